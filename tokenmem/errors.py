@@ -1,0 +1,115 @@
+"""Every error that tokenmem raises.
+
+    TokenmemError
+    ├── InvalidArgument         (also a ValueError)
+    │   └── InvalidMessage
+    ├── ConversationNotFound    (also a LookupError)
+    ├── WindowTooSmall
+    ├── PositionConflict
+    ├── IdempotencyConflict
+    ├── UnknownTokenCounter
+    ├── SchemaOutOfDate
+    ├── DatabaseError
+    │   └── DatabaseUnavailable   worth another try
+    └── MissingExtra            (also an ImportError)
+
+A message names the value that was wrong and what to do about it. It never carries the text of a
+conversation's messages, nor a password.
+"""
+
+__all__ = [
+    "ConversationNotFound",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "IdempotencyConflict",
+    "InvalidArgument",
+    "InvalidMessage",
+    "MissingExtra",
+    "PositionConflict",
+    "SchemaOutOfDate",
+    "TokenmemError",
+    "UnknownTokenCounter",
+    "WindowTooSmall",
+]
+
+
+class TokenmemError(Exception):
+    """The base of every error that tokenmem raises."""
+
+
+class InvalidArgument(TokenmemError, ValueError):
+    """An argument is of a wrong type or out of its range; nothing was written."""
+
+
+class InvalidMessage(InvalidArgument):
+    """A message cannot be stored without loss, or its role or content is not one that models take."""
+
+
+class ConversationNotFound(TokenmemError, LookupError):
+    """No conversation has this id, or it belongs to another owner."""
+
+
+class WindowTooSmall(TokenmemError):
+    """Not even the newest step of the conversation fits the token limit.
+
+    Attributes:
+        conversation_id: the conversation.
+        position: the position of the message that does not fit.
+        token_count: what it would cost, in tokens: that message and those that must go with it.
+        token_limit: the limit that was asked for, in tokens.
+    """
+
+    def __init__(self, conversation_id: str, *, position: int, token_count: int, token_limit: int) -> None:
+        super().__init__(
+            f"conversation {conversation_id!r}: message {position}, with all that must go with it, "
+            f"costs {token_count} tokens and the limit is {token_limit}; raise token_limit"
+        )
+        self.conversation_id = conversation_id
+        self.position = position
+        self.token_count = token_count
+        self.token_limit = token_limit
+
+
+class PositionConflict(TokenmemError):
+    """The conversation is not at the position that the caller expected.
+
+    Attributes:
+        expected_position: what the caller passed.
+        last_position: where the conversation is.
+    """
+
+    def __init__(self, conversation_id: str, *, expected_position: int, last_position: int) -> None:
+        super().__init__(
+            f"conversation {conversation_id!r} is at position {last_position}, not at {expected_position}: "
+            f"someone else has appended; read the new messages and decide again"
+        )
+        self.expected_position = expected_position
+        self.last_position = last_position
+
+
+class IdempotencyConflict(TokenmemError):
+    """This idempotency key has stored other messages in this conversation before."""
+
+
+class UnknownTokenCounter(TokenmemError):
+    """No token counter has this name, or its data cannot be had here."""
+
+
+class SchemaOutOfDate(TokenmemError):
+    """The database lacks tokenmem's tables, or has them from another version."""
+
+
+class DatabaseError(TokenmemError):
+    """The database refused the statement."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be reached or opened, or asked us to come back later.
+
+    Nothing of the operation was stored, unless the connection was lost during the commit itself: repeat
+    it with an `idempotency_key` and it is stored once.
+    """
+
+
+class MissingExtra(TokenmemError, ImportError):
+    """An optional part of tokenmem is not installed; the message names the command that installs it."""

@@ -1,0 +1,179 @@
+"""The values that go in and come out: frozen, with no connection behind them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Kind = Literal["message", "tool_call", "tool_result", "reasoning", "other"]
+StartOn = Literal["message", "step", "turn"]
+JSONObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks: system, developer, user, assistant, tool or function.
+        content: the text that a person reads; None where the message has no text.
+        kind: message, tool_call, tool_result, reasoning or other.
+        payload: the provider's message where role and text alone cannot rebuild it, else None. A text
+            content is left out of it: that is `content`.
+        pinned: a pinned message is part of every window.
+        position: its place in the conversation, from 1; 0 while it is not stored.
+        token_count: its cost in tokens by the conversation's counter; 0 while it is not stored.
+        created_at: when the database stored it, in UTC; None while it is not stored.
+    """
+
+    role: str
+    content: str | None = None
+    kind: str = "message"
+    payload: JSONObject | None = None
+    pinned: bool = False
+    position: int = 0
+    token_count: int = 0
+    created_at: datetime | None = None
+
+    @classmethod
+    def system(cls, content: str, *, pinned: bool = False) -> Message:
+        """Instructions to the model."""
+        return cls("system", content, pinned=pinned)
+
+    @classmethod
+    def user(cls, content: str | Sequence[JSONObject], *, pinned: bool = False) -> Message:
+        """What the user says: text, or parts (text, image_url, input_audio, file) as OpenAI defines them."""
+        if isinstance(content, str):
+            return cls("user", content, pinned=pinned)
+        parts = list(content)
+        return cls("user", text_of_parts(parts), payload={"role": "user", "content": parts}, pinned=pinned)
+
+    @classmethod
+    def assistant(
+        cls, content: str | None = None, *, tool_calls: Sequence[Mapping[str, Any]] | None = None
+    ) -> Message:
+        """What the model says, and the tools that it calls, as OpenAI's `tool_calls` list."""
+        if not tool_calls:
+            return cls("assistant", content, payload=_null_content("assistant", content))
+        payload = (_null_content("assistant", content) or {"role": "assistant"}) | {
+            "tool_calls": [dict(call) for call in tool_calls]
+        }
+        return cls("assistant", content, kind="tool_call", payload=payload)
+
+    @classmethod
+    def tool(cls, content: str, *, tool_call_id: str) -> Message:
+        """The result of the tool call with this id."""
+        payload = {"role": "tool", "tool_call_id": tool_call_id}
+        return cls("tool", content, kind="tool_result", payload=payload)
+
+    def to_openai(self) -> JSONObject:
+        """The provider's message, equal to the one that went in; the caller may change it."""
+        if self.payload is None:
+            return {"role": self.role, "content": self.content}
+        message = copy.deepcopy(self.payload)
+        if self.content is None or "content" in message or "role" not in message:
+            return message
+        return {"role": message.pop("role"), "content": self.content, **message}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation, without its messages.
+
+    Attributes:
+        id: the application's own id, 1 to 255 characters.
+        owner: the user or tenant that it belongs to, or None.
+        title: a name for people, or None.
+        metadata: whatever JSON object the application keeps with it.
+        token_counter: the name of the counter that produced every count in it.
+        last_position: the highest position ever given; 0 before the first message.
+        message_count: how many messages it holds.
+        total_tokens: the running total behind its newest message, in tokens, counted since its first.
+        created_at: when it was created, in UTC.
+        updated_at: when it last changed, in UTC.
+    """
+
+    id: str
+    owner: str | None
+    title: str | None
+    metadata: JSONObject
+    token_counter: str
+    last_position: int
+    message_count: int
+    total_tokens: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append stored.
+
+    Attributes:
+        first_position: the position of its first message.
+        last_position: the position of its last message.
+        token_count: what its messages cost together, in tokens.
+        total_tokens: the conversation's running total behind them, in tokens.
+        replayed: True where the idempotency key was known and nothing was stored again.
+    """
+
+    first_position: int
+    last_position: int
+    token_count: int
+    total_tokens: int
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The messages to send to a model: the pinned ones, then the newest that fit.
+
+    Attributes:
+        messages: what to send, in order.
+        token_count: what they cost together, in tokens.
+        token_limit: the limit that was asked for, in tokens.
+        first_position: where the run of newest messages begins; 0 where there is none.
+        last_position: where it ends; 0 where there is none.
+        omitted: how many messages of the conversation are not in the window.
+    """
+
+    messages: tuple[Message, ...]
+    token_count: int
+    token_limit: int
+    first_position: int
+    last_position: int
+    omitted: int
+
+    def to_openai(self) -> list[JSONObject]:
+        """The messages as OpenAI's chat API takes them."""
+        return [message.to_openai() for message in self.messages]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A place where a database breaks one of the invariants that `verify` checks.
+
+    Attributes:
+        conversation_id: the conversation.
+        position: the message, or None where the conversation's own row is wrong.
+        detail: what should be and what is, in numbers.
+    """
+
+    conversation_id: str
+    position: int | None
+    detail: str
+
+
+def text_of_parts(parts: Sequence[Any]) -> str | None:
+    """The text among a message's content parts, joined by newlines; None where there is none."""
+    texts = [part if isinstance(part, str) else part.get("text") for part in parts]
+    found = [text for text in texts if isinstance(text, str)]
+    return "\n".join(found) if found else None
+
+
+def _null_content(role: str, content: str | None) -> JSONObject | None:
+    return {"role": role, "content": None} if content is None else None
