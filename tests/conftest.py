@@ -1,0 +1,69 @@
+"""Fixtures that every test can use, and the one PostgreSQL server that a whole run shares."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from tests.postgres import PostgresServer, PostgresUnavailable, running_server
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+SERVER = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """With pytest-xdist: start one server before the first worker, and tell every worker where it is."""
+    config: pytest.Config = node.config
+    if SERVER not in config.stash:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        try:
+            config.stash[SERVER] = {"postgres_url": stack.enter_context(running_server())}
+        except PostgresUnavailable as error:
+            # Only the tests that need the server are to fail; the fixture below does it.
+            config.stash[SERVER] = {"postgres_error": str(error)}
+    node.workerinput.update(config.stash[SERVER])
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """The run's PostgreSQL server; a test that needs one fails where none can be had, it never skips."""
+    shared: dict[str, str] = getattr(request.config, "workerinput", {})
+    if "postgres_error" in shared:
+        pytest.fail(shared["postgres_error"], pytrace=False)
+    with ExitStack() as stack:
+        try:
+            url = shared.get("postgres_url") or stack.enter_context(running_server())
+        except PostgresUnavailable as error:
+            pytest.fail(str(error), pytrace=False)
+        server = PostgresServer(url)
+        stack.callback(server.close)
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """An empty PostgreSQL database of the test's own."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """An empty SQLite database of the test's own."""
+    return f"sqlite:///{tmp_path / 'tokenmem.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database, once on each engine."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url

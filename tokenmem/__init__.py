@@ -1,0 +1,58 @@
+"""Conversation history for LLM applications: SQL rows of your own, loaded within a token budget."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenmem import errors
+    from tokenmem.async_store import AsyncStore
+    from tokenmem.models import Appended, Conversation, Message, Problem, Window
+    from tokenmem.store import Store
+    from tokenmem.tokens import TiktokenCounter, TokenCounter, TranscriptCounter
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used, so that `import tokenmem` costs next to nothing.
+_MODULES = {
+    "Appended": "models",
+    "AsyncStore": "async_store",
+    "Conversation": "models",
+    "Message": "models",
+    "Problem": "models",
+    "Store": "store",
+    "TiktokenCounter": "tokens",
+    "TokenCounter": "tokens",
+    "TranscriptCounter": "tokens",
+    "Window": "models",
+    "errors": "",
+}
+
+__all__ = [
+    "Appended",
+    "AsyncStore",
+    "Conversation",
+    "Message",
+    "Problem",
+    "Store",
+    "TiktokenCounter",
+    "TokenCounter",
+    "TranscriptCounter",
+    "Window",
+    "errors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not _MODULES[name]:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,95 @@
+"""Checks of the arguments that callers pass: before anything is counted, locked or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, get_args
+
+from tokenmem.errors import InvalidArgument
+from tokenmem.formats import check_json, check_text
+from tokenmem.models import JSONObject, StartOn
+
+LONGEST_ID = 255
+"""Characters of a conversation's id, an owner, a title's or an idempotency key's name."""
+
+LARGEST_COUNT = 2**53
+"""The largest token limit or position: what every JSON reader still takes as a whole number."""
+
+STARTS: tuple[str, ...] = get_args(StartOn)
+
+
+def checked_name(value: Any, what: str) -> str:
+    """A text of 1 to 255 characters that both databases can hold.
+
+    Raises:
+        InvalidArgument: it is not; the text names the value, or its length.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgument(
+            f"{what} is a {type(value).__name__}; pass a text of 1 to {LONGEST_ID} characters"
+        )
+    if not 1 <= len(value) <= LONGEST_ID:
+        shown = f" ({value[:20]!r}…)" if value else ""
+        raise InvalidArgument(f"{what} has {len(value)} characters{shown}; pass 1 to {LONGEST_ID}")
+    check_text(value, what)
+    return value
+
+
+def optional_name(value: Any, what: str) -> str | None:
+    """The same, or None."""
+    return None if value is None else checked_name(value, what)
+
+
+def checked_number(value: Any, what: str, *, least: int = 0) -> int:
+    """A whole number that is not too small.
+
+    Raises:
+        InvalidArgument: it is not; the text names the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(f"{what} is {value!r:.40}; pass a whole number")
+    if not least <= value <= LARGEST_COUNT:
+        raise InvalidArgument(f"{what} is {value}; pass {least} to {LARGEST_COUNT}")
+    return value
+
+
+def optional_number(value: Any, what: str, *, least: int = 0) -> int | None:
+    """The same, or None."""
+    return None if value is None else checked_number(value, what, least=least)
+
+
+def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
+    """One of the choices.
+
+    Raises:
+        InvalidArgument: it is not; the text names them.
+    """
+    if value in choices:
+        return str(value)
+    raise InvalidArgument(f"{what} is {value!r:.40}; use one of {', '.join(choices)}")
+
+
+def checked_age(value: Any) -> timedelta:
+    """How old: not negative.
+
+    Raises:
+        InvalidArgument: it is no timedelta, or negative.
+    """
+    if isinstance(value, timedelta) and value >= timedelta(0):
+        return value
+    raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
+
+
+def checked_metadata(value: Any) -> JSONObject | None:
+    """A JSON object or None.
+
+    Raises:
+        InvalidArgument: it is something else, or holds what JSON cannot carry.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"metadata is a {type(value).__name__}; pass a dict")
+    check_json(value, "metadata")
+    return value

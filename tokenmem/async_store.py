@@ -1,0 +1,225 @@
+"""AsyncStore: the same conversations, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tokenmem import migrate
+from tokenmem.engine import default_schema, open_async_engine, shown, use_write_ahead_log
+from tokenmem.formats import MessageLike
+from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
+from tokenmem.operations.retention import Purged
+from tokenmem.procedures import Procedure, Procedures, resolve_counter
+from tokenmem.runners import (
+    AsyncBoundRunner,
+    AsyncEngineRunner,
+    AsyncRunner,
+    EngineRunner,
+    ThreadRunner,
+    run_async,
+)
+from tokenmem.schema import Scope
+from tokenmem.store import check_connection, default_url
+from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
+
+T = TypeVar("T")
+
+
+class AsyncStore:
+    """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
+
+    On PostgreSQL it uses psycopg's own asyncio connections; on SQLite, where there is no network to wait
+    for, one worker thread.
+
+    Args:
+        url: as for Store; an engine of your own is an AsyncEngine, for SQLite also a plain Engine.
+        counter: as for Store.
+        schema: as for Store.
+
+    Raises:
+        InvalidArgument: the URL or the schema is wrong.
+        UnknownTokenCounter: no counter has this name.
+    """
+
+    def __init__(
+        self,
+        url: str | sa.URL | sa.Engine | AsyncEngine | None = None,
+        *,
+        counter: str | TokenCounter = DEFAULT_COUNTER,
+        schema: str | None = None,
+    ) -> None:
+        self._engine = open_async_engine(url or default_url())
+        self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
+        self._runner: AsyncRunner = (
+            AsyncEngineRunner(self._engine)
+            if isinstance(self._engine, AsyncEngine)
+            else ThreadRunner(EngineRunner(self._engine))
+        )
+        self._connections = self._runner
+        self._derived = False
+        scope = Scope(default_schema(self._engine.dialect.name, schema))
+        self._procedures = Procedures(resolve_counter(counter), scope)
+
+    async def append(
+        self,
+        conversation_id: str,
+        messages: Iterable[MessageLike],
+        *,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+        expected_position: int | None = None,
+        counter: str | TokenCounter | None = None,
+        title: str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> Appended:
+        """See Store.append."""
+        return await self._run(
+            self._procedures.append(
+                conversation_id,
+                messages,
+                owner=owner,
+                idempotency_key=idempotency_key,
+                expected_position=expected_position,
+                counter=counter,
+                title=title,
+                metadata=metadata,
+            )
+        )
+
+    async def window(
+        self,
+        conversation_id: str,
+        token_limit: int,
+        start_on: StartOn = "step",
+        stride: int | None = None,
+    ) -> Window:
+        """See Store.window."""
+        return await self._run(self._procedures.window(conversation_id, token_limit, start_on, stride))
+
+    async def messages(
+        self,
+        conversation_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = 100,
+        newest_first: bool = False,
+    ) -> list[Message]:
+        """See Store.messages."""
+        return await self._run(self._procedures.messages(conversation_id, after, before, limit, newest_first))
+
+    async def conversation(self, conversation_id: str) -> Conversation:
+        """See Store.conversation."""
+        return await self._run(self._procedures.conversation(conversation_id))
+
+    async def conversations(
+        self, *, owner: str | None = None, after: str | None = None, limit: int | None = 100
+    ) -> list[Conversation]:
+        """See Store.conversations."""
+        return await self._run(self._procedures.conversations(owner, after, limit))
+
+    async def update(
+        self, conversation_id: str, *, title: str | None = None, metadata: JSONObject | None = None
+    ) -> Conversation:
+        """See Store.update."""
+        return await self._run(self._procedures.update(conversation_id, title, metadata))
+
+    async def edit(
+        self, conversation_id: str, position: int, message: MessageLike, *, pinned: bool | None = None
+    ) -> Message:
+        """See Store.edit."""
+        return await self._run(self._procedures.edit(conversation_id, position, message, pinned))
+
+    async def delete_message(self, conversation_id: str, position: int) -> None:
+        """See Store.delete_message."""
+        return await self._run(self._procedures.delete_message(conversation_id, position))
+
+    async def truncate(self, conversation_id: str, *, after: int) -> int:
+        """See Store.truncate."""
+        return await self._run(self._procedures.truncate(conversation_id, after))
+
+    async def fork(self, conversation_id: str, new_id: str, *, at: int | None = None) -> Conversation:
+        """See Store.fork."""
+        return await self._run(self._procedures.fork(conversation_id, new_id, at))
+
+    async def delete(self, conversation_id: str) -> None:
+        """See Store.delete."""
+        return await self._run(self._procedures.delete(conversation_id))
+
+    async def delete_owner(self, owner: str) -> int:
+        """See Store.delete_owner."""
+        return await self._run(self._procedures.delete_owner(owner))
+
+    async def purge(self, *, older_than: timedelta, dry_run: bool = False) -> Purged:
+        """See Store.purge."""
+        return await self._run(self._procedures.purge(older_than, dry_run))
+
+    async def recount(self, conversation_id: str, counter: str | TokenCounter) -> Conversation:
+        """See Store.recount."""
+        return await self._run(self._procedures.recount(conversation_id, counter))
+
+    async def verify(self) -> list[Problem]:
+        """See Store.verify."""
+        return await self._run(self._procedures.verify())
+
+    async def upgrade(self, revision: str = "head") -> None:
+        """See Store.upgrade."""
+        upgrade = partial(migrate.upgrade, schema=self._procedures.scope.schema, revision=revision)
+        if isinstance(self._connections, ThreadRunner):
+            if self._owns_engine:
+                engine = self._connections.runner.engine
+                await self._connections.call(partial(use_write_ahead_log, engine))
+            await self._connections.call(partial(self._connections.runner.transaction, upgrade))
+        elif isinstance(self._connections, AsyncEngineRunner):
+            await self._connections.transaction(upgrade)
+
+    def bind(self, connection: AsyncConnection) -> Self:
+        """See Store.bind; the connection is an AsyncConnection.
+
+        Raises:
+            InvalidArgument: the connection is of another kind of database.
+        """
+        engine = self._engine.sync_engine if isinstance(self._engine, AsyncEngine) else self._engine
+        check_connection(connection, AsyncConnection, engine)
+        return self._with(AsyncBoundRunner(connection), self._procedures)
+
+    def for_owner(self, owner: str) -> Self:
+        """See Store.for_owner."""
+        return self._with(self._runner, self._procedures.for_owner(owner))
+
+    async def close(self) -> None:
+        """See Store.close."""
+        if isinstance(self._connections, ThreadRunner) and not self._derived:
+            self._connections.close()
+        if self._owns_engine:
+            if isinstance(self._engine, AsyncEngine):
+                await self._engine.dispose()
+            else:
+                self._engine.dispose()
+
+    def _with(self, runner: AsyncRunner, procedures: Procedures) -> Self:
+        other = object.__new__(type(self))
+        other._engine, other._owns_engine, other._derived = self._engine, False, True
+        other._connections, other._runner, other._procedures = self._connections, runner, procedures
+        return other
+
+    async def _run(self, procedure: Procedure[T]) -> T:
+        return await run_async(procedure, self._runner)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self._engine.url)}>"

@@ -1,0 +1,255 @@
+"""What a message costs by the provider's bill, in tokens: tables of its keys and parts.
+
+Each price says where it comes from. What the provider does not document is estimated so that the sum is
+rather above the bill than below it. "Recordings" are 79 calls to OpenAI's chat completions with the
+`usage` that it billed.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from tokenmem.models import Message
+
+CountText = Callable[[str], int]
+
+# OpenAI, "How to count tokens with tiktoken", cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken,
+# num_tokens_from_messages: tokens_per_message and tokens_per_name of every model since gpt-3.5-turbo-0613.
+_PER_MESSAGE = 3
+_PER_NAME = 1
+
+# Fitted to the recordings. The name is billed with the call and again with its result. Above that a call
+# and its result cost 5 with gpt-4o and 11 with gpt-5, and several calls in one message with gpt-4o, which
+# wraps them in one of its own, 27 for two: 11 each and 5 once.
+_PER_CALL = 11
+_PER_SEVERAL_CALLS = 5
+
+# OpenAI, "Images and vision", platform.openai.com/docs/guides/images-vision#calculating-costs, the table's
+# row for gpt-4o, gpt-4.1 and gpt-4.5: an image is 85 at low detail; else it is scaled to fit 2,048 by 2,048,
+# then to 768 on its shortest side, and every tile of 512 by 512 is 170 more. (An image is not scaled up.)
+_IMAGE_BASE = 85
+_IMAGE_TILE = 170
+_IMAGE_MAXIMUM = _IMAGE_BASE + 8 * _IMAGE_TILE  # 768 by 2,048 is two tiles by four
+_IMAGE_HEADER_CHARACTERS = 350_000  # of base64: room for a JPEG's embedded profiles before its size
+
+# OpenAI, "Managing costs" of the Realtime API, platform.openai.com/docs/guides/realtime-costs: what a user
+# says is 1 token per 100 ms. The length of a compressed recording is taken from 32 kbit/s, the lowest
+# bit rate of MPEG-1 Layer III (ISO/IEC 11172-3), so better sound is over-counted.
+_AUDIO_PER_SECOND = 10
+_AUDIO_BYTES_PER_SECOND = 4_000
+
+# OpenAI, "File inputs", platform.openai.com/docs/guides/pdf-files: a page is billed as its text and its
+# image. No price is given. Anthropic's, docs.anthropic.com/en/docs/build-with-claude/pdf-support, is up to
+# 3,000 for a page's text, which is above one image at its maximum and a page of prose. Recordings: 216 to
+# 950 for a file of one page. Where a page's objects are compressed, 50 kB are taken for a page.
+_FILE_PAGE = 3_000
+_FILE_PAGE_BYTES = 50_000
+
+# Keys that the provider does not bill: they refer, or describe. The role is counted with the message.
+_FREE = frozenset(
+    {
+        *("role", "type", "id", "index", "status", "object", "created", "phase"),
+        *("tool_call_id", "call_id", "annotations", "logprobs"),
+        *("cache_control", "prompt_cache_breakpoint"),
+    }
+)
+
+
+def message_tokens(message: Message, count_text: CountText) -> int:
+    """What the provider bills for this message, in tokens; odd values cost what their JSON text costs."""
+    sent = _as_sent(message)
+    total = _PER_MESSAGE + count_text(_as_text(message.role))
+    if not isinstance(sent, Mapping):
+        return total + count_text(_as_text(sent))
+    if sent.get("type") == "function_call":  # an item of the Responses API, not a key of a chat message
+        return total + _call(sent, count_text)
+    return total + sum(_key(key, value, count_text) for key, value in sent.items())
+
+
+def _as_sent(message: Message) -> Any:
+    """The message as `Message.to_openai` gives it, without its copy."""
+    payload: Any = message.payload
+    if payload is None:
+        return {"content": message.content}
+    if not isinstance(payload, Mapping) or "content" in payload or "role" not in payload:
+        return payload
+    return {"content": message.content, **payload}
+
+
+def _key(key: str, value: Any, count_text: CountText) -> int:
+    if key in _FREE or value is None or value == [] or value == {}:
+        return 0
+    return _PRICES.get(key, _text)(value, count_text)
+
+
+def _text(value: Any, count_text: CountText) -> int:
+    return count_text(_as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):  # not JSON, or a value that contains itself
+        return repr(value)
+
+
+def _name(value: Any, count_text: CountText) -> int:
+    return _PER_NAME + _text(value, count_text)
+
+
+def _content(value: Any, count_text: CountText) -> int:
+    if not isinstance(value, list):
+        return _text(value, count_text)
+    return sum(_part(part, count_text) for part in value)
+
+
+def _part(part: Any, count_text: CountText) -> int:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    price = _PARTS.get(kind) if isinstance(kind, str) else None
+    cost = None if price is None else price(part, count_text)
+    return _text(part, count_text) if cost is None else cost
+
+
+def _calls(value: Any, count_text: CountText) -> int:
+    if not isinstance(value, list):
+        return _text(value, count_text)
+    several = _PER_SEVERAL_CALLS if len(value) > 1 else 0
+    return several + sum(_call(call, count_text) for call in value)
+
+
+def _call(call: Any, count_text: CountText) -> int:
+    if not isinstance(call, Mapping):
+        return _PER_CALL + _text(call, count_text)
+    function = call.get("function") or call.get("custom") or call
+    if not isinstance(function, Mapping) or "name" not in function:
+        return _PER_CALL + _text(call, count_text)
+    arguments = function.get("arguments", function.get("input"))
+    argument_tokens = 0 if arguments is None else _text(arguments, count_text)
+    return _PER_CALL + 2 * _text(function["name"], count_text) + argument_tokens
+
+
+def _text_part(part: Mapping[str, Any], count_text: CountText) -> int | None:
+    text = part.get("text", part.get("refusal"))
+    return count_text(text) if isinstance(text, str) else None
+
+
+def _image_part(part: Mapping[str, Any], _: CountText) -> int:
+    image = part.get("image_url")
+    url, detail = (image.get("url"), image.get("detail")) if isinstance(image, Mapping) else (image, None)
+    if "low" in (detail, part.get("detail")):
+        return _IMAGE_BASE
+    size = image_size(_decoded(url, _IMAGE_HEADER_CHARACTERS))
+    return _IMAGE_MAXIMUM if size is None else image_tokens(*size)
+
+
+def image_tokens(width: int, height: int) -> int:
+    """What an image of this size in pixels, both at least 1, costs at high detail, in tokens."""
+    scale = min(Fraction(1), Fraction(2048, max(width, height)), Fraction(768, min(width, height)))
+    return _IMAGE_BASE + _IMAGE_TILE * math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels, from the start of a PNG, GIF, WEBP or JPEG file; None where unclear."""
+    size: tuple[int, int] | None = None
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+        size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    elif data.startswith((b"GIF87a", b"GIF89a")):
+        size = _little(data, 6, 2), _little(data, 8, 2)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        size = _webp_size(data)
+    elif data.startswith(b"\xff\xd8"):
+        size = _jpeg_size(data)
+    return size if size is not None and min(size) > 0 else None
+
+
+def _little(data: bytes, start: int, length: int) -> int:
+    return int.from_bytes(data[start : start + length], "little")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Lossy, lossless and extended files (RFC 9649, sections 2.5 to 2.7, and RFC 6386, section 9.1)."""
+    if len(data) < 30:
+        return None
+    if data[12:16] == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        return _little(data, 26, 2) & 0x3FFF, _little(data, 28, 2) & 0x3FFF
+    if data[12:16] == b"VP8L" and data[20] == 0x2F:
+        bits = _little(data, 21, 4)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8X":
+        return _little(data, 24, 3) + 1, _little(data, 27, 3) + 1
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """From the frame header, any of SOF0 to SOF15 (ITU-T T.81, table B.1), past the segments before it."""
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
+            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
+        if marker == 0xFF:  # a fill byte
+            position += 1
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def _audio_part(part: Mapping[str, Any], _: CountText) -> int | None:
+    audio = part.get("input_audio")
+    data = _decoded(audio.get("data")) if isinstance(audio, Mapping) else b""
+    if not data:
+        return None
+    rate = _AUDIO_BYTES_PER_SECOND
+    if data[:4] == b"RIFF" and data[8:16] == b"WAVEfmt " and _little(data, 28, 4) > 0:
+        rate = _little(data, 28, 4)  # nAvgBytesPerSec of the format chunk
+    return math.ceil(len(data) * _AUDIO_PER_SECOND / rate)
+
+
+def _file_part(part: Mapping[str, Any], count_text: CountText) -> int:
+    file = part.get("file", part)
+    data = _decoded(file.get("file_data")) if isinstance(file, Mapping) else b""
+    if data and not data.startswith(b"%PDF"):
+        return count_text(data.decode("utf-8", "replace"))
+    pages = sum(1 for _ in re.finditer(rb"/Type\s*/Page(?![A-Za-z])", data))
+    return _FILE_PAGE * (pages or 1 + len(data) // _FILE_PAGE_BYTES)
+
+
+def _decoded(source: Any, characters: int | None = None) -> bytes:
+    """The bytes of a base64 text or data: URL, of its first characters only if so asked; else b""."""
+    if not isinstance(source, str) or source.startswith(("http:", "https:")):
+        return b""
+    start = source.find(",", 0, 300) + 1 if source.startswith("data:") else 0
+    end = len(source) if characters is None else start + characters
+    try:
+        return binascii.a2b_base64(source[start:end] + "==")
+    except ValueError:  # binascii.Error is one
+        return b""
+
+
+_PRICES: Mapping[str, Callable[[Any, CountText], int]] = {
+    "name": _name,
+    "content": _content,
+    "tool_calls": _calls,
+    "function_call": _call,
+}
+# A part's price is None where the part is not what its type says.
+_PARTS: Mapping[str, Callable[[Mapping[str, Any], CountText], int | None]] = {
+    "text": _text_part,
+    "input_text": _text_part,
+    "output_text": _text_part,
+    "refusal": _text_part,
+    "image_url": _image_part,
+    "input_image": _image_part,
+    "input_audio": _audio_part,
+    "file": _file_part,
+    "input_file": _file_part,
+}

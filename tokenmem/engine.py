@@ -1,0 +1,255 @@
+"""From a URL to engines, and from the driver's errors to ours."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+
+from tokenmem.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    SchemaOutOfDate,
+    TokenmemError,
+)
+from tokenmem.schema import DEFAULT_SCHEMA, checked_schema
+
+BUSY_TIMEOUT = 60.0
+"""Seconds that a SQLite writer waits for another one."""
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for a PostgreSQL server to answer, unless the URL says connect_timeout."""
+
+OLDEST_SQLITE = (3, 38, 0)
+"""RETURNING came with SQLite 3.35; JSON functions, which the views use, are always there since 3.38."""
+
+# SQLSTATE classes and codes (PostgreSQL manual, appendix A) after which another try may succeed.
+_RETRYABLE_STATES = ("08", "40", "53", "55P03", "57", "25006")
+_CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock: nothing of it was stored
+_SCHEMA_STATES = ("42P01", "42703", "3F000")  # undefined table, undefined column, invalid schema name
+_SCHEMA_TEXTS = ("no such table", "no such column", "has no column named", "no such view")
+_UNAVAILABLE_TEXTS = ("locked", "unable to open", "readonly", "disk", "busy")
+
+_URL_HELP = "use sqlite:///file.db or postgresql+psycopg://user:password@host/database"
+
+_forked_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+
+
+def _leave_parents_connections() -> None:
+    """In a forked child: forget the parent's connections without closing them, they are the parent's."""
+    for engine in list(_forked_engines):
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_parents_connections)
+
+
+def parse_url(url: str | sa.URL) -> sa.URL:
+    """The URL with its driver filled in.
+
+    Raises:
+        InvalidArgument: it is no database URL, or of a database or driver that tokenmem does not know.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError, AttributeError):
+        raise InvalidArgument(f"not a database URL; {_URL_HELP}") from None
+    backend = parsed.get_backend_name()
+    driver = parsed.drivername.partition("+")[2]
+    if backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and driver in ("", "pysqlite", "aiosqlite"):
+        return parsed.set(drivername="sqlite")
+    raise InvalidArgument(f"no support for {parsed.drivername}; {_URL_HELP}")
+
+
+def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
+    """An engine for the URL; a given engine is used as it is.
+
+    Raises:
+        InvalidArgument: the URL is wrong.
+    """
+    if isinstance(url, sa.Engine):
+        _check_dialect(url)
+        _forked_engines.add(url)
+        return url
+    if isinstance(url, AsyncEngine):
+        raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
+    parsed = parse_url(url)
+    engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql_engine(parsed)
+    _forked_engines.add(engine)
+    return engine
+
+
+def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine | AsyncEngine:
+    """The same for AsyncStore: an AsyncEngine for PostgreSQL.
+
+    SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in a worker thread.
+    """
+    if isinstance(url, AsyncEngine):
+        _check_dialect(url.sync_engine)
+        _forked_engines.add(url.sync_engine)
+        return url
+    if isinstance(url, sa.Engine):
+        if url.dialect.name != "sqlite":
+            raise InvalidArgument("AsyncStore takes an AsyncEngine for PostgreSQL: create_async_engine(url)")
+        return open_engine(url)
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return open_engine(parsed)
+    arguments = _postgresql_arguments(parsed)
+    engine = create_async_engine(parsed, poolclass=AsyncAdaptedQueuePool, **arguments)
+    _forked_engines.add(engine.sync_engine)
+    return engine
+
+
+def _check_dialect(engine: sa.Engine) -> None:
+    if (engine.dialect.name, engine.dialect.driver) not in (
+        ("sqlite", "pysqlite"),
+        ("sqlite", "aiosqlite"),
+        ("postgresql", "psycopg"),
+        ("postgresql", "psycopg_async"),
+    ):
+        raise InvalidArgument(f"no support for {engine.dialect.name}+{engine.dialect.driver}; {_URL_HELP}")
+
+
+def default_schema(dialect: str, schema: str | None) -> str | None:
+    """The schema to use: the caller's or ours on PostgreSQL, none on SQLite.
+
+    Raises:
+        InvalidArgument: it is not a plain lower-case name, or SQLite is asked for one.
+    """
+    if dialect == "sqlite":
+        if schema is not None:
+            raise InvalidArgument(f"schema {schema!r}: SQLite has no schemas; leave it out")
+        return None
+    return checked_schema(schema or DEFAULT_SCHEMA)
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    return sa.create_engine(url, poolclass=QueuePool, **_postgresql_arguments(url))
+
+
+def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
+    connect: dict[str, Any] = {"application_name": "tokenmem", "connect_timeout": CONNECT_TIMEOUT}
+    given = {name: value for name, value in connect.items() if name not in url.query}
+    # hide_parameters: SQLAlchemy's own log lines and errors must not carry what people said.
+    return {"connect_args": given, "hide_parameters": True, "pool_pre_ping": False}
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    in_memory = url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+    engine = sa.create_engine(
+        url,
+        poolclass=QueuePool,
+        # A database in memory lives in its one connection; its users take turns.
+        **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_TIMEOUT} if in_memory else {}),
+        connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    version = cursor.execute("SELECT sqlite_version()").fetchone()[0]
+    if tuple(map(int, version.split("."))) < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        raise DatabaseError(f"SQLite {version} is too old; use a Python that brings {needed} or newer")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def use_write_ahead_log(engine: sa.Engine) -> None:
+    """Let a SQLite file's readers and its writer work at the same time; the file remembers it."""
+    if engine.dialect.name != "sqlite":
+        return
+    with translated_errors(engine.url), engine.connect() as connection:
+        if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "delete":
+            return
+        # SQLite does not wait here: another process that starts at the same time does the same.
+        with suppress(exc.OperationalError):
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+
+def begin_write(connection: sa.Connection) -> None:
+    """Take SQLite's write lock at once: a transaction that reads first could not be upgraded later."""
+    if connection.dialect.name != "sqlite":
+        return
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class TryAgain(DatabaseUnavailable):
+    """Another process was faster; nothing was stored, and repeating at once is expected to succeed."""
+
+
+@contextmanager
+def translated_errors(url: sa.URL) -> Iterator[None]:
+    """Turn SQLAlchemy's and the driver's errors into ours: the one place where that is done.
+
+    The originals are not chained: their texts quote parameters and rows, which are what people said.
+    """
+    try:
+        yield
+    except TokenmemError:
+        raise
+    except exc.TimeoutError:
+        raise DatabaseUnavailable(
+            f"{shown(url)}: every connection of the pool is in use; raise pool_size or max_overflow"
+        ) from None
+    except exc.DBAPIError as error:
+        raise _translate(error, url) from None
+    except exc.SQLAlchemyError as error:
+        raise DatabaseError(f"{shown(url)}: {type(error).__name__}: {error._message()}") from None
+
+
+def shown(url: sa.URL) -> str:
+    """The URL without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutOfDate:
+    state = getattr(error.orig, "sqlstate", None)
+    diagnosis = getattr(error.orig, "diag", None)
+    # Only the primary message: PostgreSQL's detail quotes the row.
+    text = (getattr(diagnosis, "message_primary", None) or str(error.orig)).strip().partition("\n")[0]
+    if (state in _SCHEMA_STATES) if state else any(known in text for known in _SCHEMA_TEXTS):
+        return SchemaOutOfDate(
+            f"{shown(url)} has no tokenmem tables of this version ({text}); "
+            f"run `tokenmem db upgrade --url {shown(url)}` or call store.upgrade()"
+        )
+    where = f"{shown(url)}: {text}"
+    if url.get_backend_name() == "sqlite":
+        return _translate_sqlite(where, text, url)
+    if state in _CONFLICT_STATES:
+        return TryAgain(f"{where}; try again")
+    lost = error.connection_invalidated or (state is None and isinstance(error, exc.OperationalError))
+    if lost or (state or "").startswith(_RETRYABLE_STATES):
+        return DatabaseUnavailable(f"{where}; check that the server runs and try again")
+    return DatabaseError(f"{where} (SQLSTATE {state})")
+
+
+def _translate_sqlite(where: str, text: str, url: sa.URL) -> DatabaseError:
+    if "readonly" in text:
+        return DatabaseUnavailable(f"{where}; make the file and its directory writable")
+    if "unable to open" in text:
+        remedy = "it is a directory; name a file in it" if os.path.isdir(url.database or "") else ""
+        return DatabaseUnavailable(f"{where}; {remedy or 'check that its directory exists and is writable'}")
+    if "not a database" in text:
+        return DatabaseError(f"{where}; name another file")
+    if any(known in text for known in _UNAVAILABLE_TEXTS):
+        return DatabaseUnavailable(f"{where}; try again")
+    return DatabaseError(where)

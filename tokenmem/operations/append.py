@@ -1,0 +1,246 @@
+"""Append: take the conversation's row, which is the lock, the positions and the running total at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from tokenmem.engine import TryAgain
+from tokenmem.errors import IdempotencyConflict, PositionConflict
+from tokenmem.formats import dump_json
+from tokenmem.models import Appended, JSONObject, Message
+from tokenmem.operations.rows import no_conversation
+from tokenmem.schema import Scope, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An append whose messages have been checked and counted.
+
+    Attributes:
+        conversation_id: the conversation; it is created where it is not there.
+        messages: what to store, in order, each with its token_count.
+        token_counter: the name of the counter that counted them.
+        owner: whose conversation it is; None does not ask.
+        title: for a new conversation.
+        metadata: for a new conversation.
+        key: the idempotency key, or None.
+        digest: tells these messages from others under the same key.
+        expected_position: the last position that the caller has seen, or None.
+    """
+
+    conversation_id: str
+    messages: Sequence[Message]
+    token_counter: str
+    owner: str | None = None
+    title: str | None = None
+    metadata: JSONObject | None = None
+    key: str | None = None
+    digest: str = ""
+    expected_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OtherCounter:
+    """Nothing was stored: the conversation's counts come from the counter of this name."""
+
+    name: str
+
+
+# The row of a new conversation, or the same row moved on. Without the row nothing is stored: its key is
+# known, it is another owner's, its counter is another, or it is not at the expected position.
+_TAKE_ANY = """
+INSERT INTO {conversations} AS c
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
+SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS $json),
+    CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint)
+WHERE NOT EXISTS (SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
+ON CONFLICT (id) DO UPDATE SET
+    last_position = c.last_position + excluded.last_position,
+    message_count = c.message_count + excluded.message_count,
+    total_tokens = c.total_tokens + excluded.total_tokens,
+    updated_at = {now}
+WHERE c.token_counter = excluded.token_counter
+    AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
+    AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
+RETURNING last_position, total_tokens
+"""
+# Past position 0 the conversation must be there: an INSERT would make a new one after a delete.
+_TAKE_EXISTING = """
+UPDATE {conversations} AS c SET
+    last_position = c.last_position + :count,
+    message_count = c.message_count + :count,
+    total_tokens = c.total_tokens + :tokens,
+    updated_at = {now}
+WHERE c.id = :id AND c.token_counter = :token_counter AND c.last_position = :expected
+    AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
+    AND NOT EXISTS (
+        SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
+RETURNING last_position, total_tokens
+"""
+
+_STORE_MESSAGE = Statement("""
+INSERT INTO {messages}
+    (conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned)
+VALUES (:id, :position, :role, :kind, :content, :payload, :token_count, :tokens_before, :pinned)
+""")
+
+_STORE_KEY = Statement("""
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
+VALUES (:id, :key, :first_position, :last_position, :digest)
+""")
+
+
+def _all_at_once(take: str) -> Statement:
+    """PostgreSQL's append: one statement, so one round trip, with the row locked for no longer than that."""
+    return Statement(f"""
+WITH taken AS ({take.replace("$json", "json")}),
+stored AS (
+    INSERT INTO {{messages}}
+        (conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned)
+    SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
+        m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned
+    FROM taken, unnest(
+        CAST(:role AS text[]), CAST(:kind AS text[]), CAST(:content AS text[]), CAST(:payload AS text[]),
+        CAST(:token_count AS int[]), CAST(:tokens_before AS bigint[]), CAST(:pinned AS boolean[])
+    ) WITH ORDINALITY AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
+), keyed AS (
+    INSERT INTO {{append_keys}} (conversation_id, key, first_position, last_position, digest)
+    SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest
+    FROM taken WHERE CAST(:key AS text) IS NOT NULL
+)
+SELECT last_position, total_tokens FROM taken
+""")
+
+
+_POSTGRESQL = {take: _all_at_once(take) for take in (_TAKE_ANY, _TAKE_EXISTING)}
+_SQLITE = {take: Statement(take.replace("$json", "text")) for take in (_TAKE_ANY, _TAKE_EXISTING)}
+
+_WHY_NOT = Statement("""
+SELECT c.owner, c.token_counter, c.last_position, c.total_tokens,
+    k.first_position, k.last_position, k.digest,
+    (SELECT sum(m.token_count) FROM {messages} m WHERE m.conversation_id = c.id
+        AND m.position BETWEEN k.first_position AND k.last_position)
+FROM {conversations} c
+LEFT JOIN {append_keys} k ON k.conversation_id = c.id AND k.key = CAST(:key AS text)
+WHERE c.id = :id
+""")
+
+
+def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
+    """Store the draft's messages behind the conversation's last, all or none.
+
+    Raises:
+        ConversationNotFound: it belongs to another owner.
+        IdempotencyConflict: the key has stored other messages before.
+        PositionConflict: the conversation is not at the expected position.
+        TryAgain: another process stored the same key or removed the conversation meanwhile.
+    """
+    tokens = sum(message.token_count for message in draft.messages)
+    try:
+        taken = _take_and_store(connection, scope, draft, tokens)
+    except IntegrityError:
+        if draft.key is None:
+            raise
+        raise _overtaken(draft) from None
+    if taken is None:
+        return _why_not(connection, scope, draft)
+    last_position, total_tokens = taken
+    first_position = last_position - len(draft.messages) + 1
+    return Appended(first_position, last_position, tokens, total_tokens)
+
+
+def _take_and_store(
+    connection: sa.Connection, scope: Scope, draft: Draft, tokens: int
+) -> tuple[int, int] | None:
+    take = _TAKE_EXISTING if draft.expected_position else _TAKE_ANY
+    head: dict[str, Any] = {
+        "id": draft.conversation_id,
+        "owner": draft.owner,
+        "title": draft.title,
+        "metadata": dump_json(draft.metadata) if draft.metadata else None,
+        "token_counter": draft.token_counter,
+        "count": len(draft.messages),
+        "tokens": tokens,
+        "key": draft.key,
+        "digest": draft.digest,
+        "expected": draft.expected_position,
+    }
+    if connection.dialect.name == "postgresql":
+        rows = _POSTGRESQL[take].fetch(connection, scope, head | _columns(draft.messages))
+        return (rows[0][0], rows[0][1]) if rows else None
+    rows = _SQLITE[take].fetch(connection, scope, head)
+    if not rows:
+        return None
+    last_position, total_tokens = rows[0]
+    _store_rows(connection, scope, draft, last_position, total_tokens - tokens)
+    return last_position, total_tokens
+
+
+def _columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
+    counts = [message.token_count for message in messages]
+    return {
+        "role": [message.role for message in messages],
+        "kind": [message.kind for message in messages],
+        "content": [message.content for message in messages],
+        "payload": [_payload_text(message) for message in messages],
+        "token_count": counts,
+        "tokens_before": list(accumulate(counts, initial=0))[:-1],
+        "pinned": [message.pinned for message in messages],
+    }
+
+
+def _store_rows(
+    connection: sa.Connection, scope: Scope, draft: Draft, last_position: int, total_before: int
+) -> None:
+    columns = _columns(draft.messages)
+    first_position = last_position - len(draft.messages) + 1
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for position, row in enumerate(rows, first_position):
+        row |= {"id": draft.conversation_id, "position": position}
+        row["tokens_before"] += total_before
+    _STORE_MESSAGE.run_many(connection, scope, rows)
+    if draft.key is not None:
+        key: dict[str, Any] = {"id": draft.conversation_id, "key": draft.key, "digest": draft.digest}
+        key |= {"first_position": first_position, "last_position": last_position}
+        _STORE_KEY.run(connection, scope, key)
+
+
+def _payload_text(message: Message) -> str | None:
+    return None if message.payload is None else dump_json(message.payload)
+
+
+def _overtaken(draft: Draft) -> TryAgain:
+    return TryAgain(f"conversation {draft.conversation_id!r} is being changed by another process; try again")
+
+
+def _why_not(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
+    rows = _WHY_NOT.fetch(connection, scope, {"id": draft.conversation_id, "key": draft.key})
+    if not rows:
+        if draft.expected_position:
+            raise PositionConflict(
+                draft.conversation_id, expected_position=draft.expected_position, last_position=0
+            )
+        raise _overtaken(draft)
+    owner, token_counter, last_position, total_tokens, first_stored, last_stored, digest, tokens = rows[0]
+    if draft.owner is not None and owner != draft.owner:
+        raise no_conversation(draft.conversation_id, scope)
+    if digest is not None:
+        if digest == draft.digest:
+            return Appended(first_stored, last_stored, int(tokens or 0), total_tokens, replayed=True)
+        raise IdempotencyConflict(
+            f"conversation {draft.conversation_id!r}: idempotency key {draft.key!r} has stored other "
+            f"messages at positions {first_stored} to {last_stored}; use a new key for new messages"
+        )
+    if draft.expected_position is not None and last_position != draft.expected_position:
+        raise PositionConflict(
+            draft.conversation_id, expected_position=draft.expected_position, last_position=last_position
+        )
+    if token_counter != draft.token_counter:
+        return OtherCounter(token_counter)
+    raise _overtaken(draft)

@@ -1,0 +1,235 @@
+"""What changes or removes stored messages. The conversation's row is locked first, so that appends wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.errors import InvalidArgument, InvalidMessage
+from tokenmem.formats import dump_json
+from tokenmem.models import Conversation, JSONObject, Message
+from tokenmem.operations.append import OtherCounter
+from tokenmem.operations.rows import (
+    MESSAGE_COLUMNS,
+    OWNED,
+    lock_conversation,
+    message_of,
+    read_conversation,
+)
+from tokenmem.schema import Scope, Statement
+
+_AT = Statement(f"""
+SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE m.conversation_id = :id AND m.position = :position
+""")
+_REPLACE = Statement("""
+UPDATE {messages} SET role = :role, kind = :kind, content = :content, payload = :payload,
+    token_count = :token_count, pinned = :pinned
+WHERE conversation_id = :id AND position = :position
+""")
+_DELETE_AT = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position = :position")
+_SHIFT = Statement("""
+UPDATE {messages} SET tokens_before = tokens_before + :tokens
+WHERE conversation_id = :id AND position > :position
+""")
+_MOVE_TOTALS = Statement("""
+UPDATE {conversations} SET message_count = message_count + :messages, total_tokens = total_tokens + :tokens,
+    updated_at = {now}
+WHERE id = :id
+""")
+
+
+def edit(
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    position: int,
+    message: Message,
+    token_counter: str,
+    pinned: bool | None,
+) -> Message | OtherCounter:
+    """Put a checked and counted message in the place of another, and move the totals behind it.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+        InvalidArgument: there is no message at the position.
+        InvalidMessage: the message would be pinned and is not a plain one.
+    """
+    conversation = lock_conversation(connection, scope, conversation_id)
+    if conversation.token_counter != token_counter:
+        return OtherCounter(conversation.token_counter)
+    old = _message_at(connection, scope, conversation, position)
+    pinned = (old.pinned or message.pinned) if pinned is None else pinned
+    if pinned and message.kind != "message":
+        raise InvalidMessage(
+            f"message {position} is pinned and would become a {message.kind}; unpin it first"
+        )
+    new = {
+        "id": conversation_id,
+        "position": position,
+        "role": message.role,
+        "kind": message.kind,
+        "content": message.content,
+        "payload": None if message.payload is None else dump_json(message.payload),
+        "token_count": message.token_count,
+        "pinned": pinned,
+    }
+    _REPLACE.run(connection, scope, new)
+    _move(connection, scope, conversation_id, position, message.token_count - old.token_count, messages=0)
+    return _message_at(connection, scope, conversation, position)
+
+
+def delete_message(connection: sa.Connection, scope: Scope, conversation_id: str, position: int) -> None:
+    """Remove one message; its position is not given again.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+        InvalidArgument: there is no message at the position.
+    """
+    conversation = lock_conversation(connection, scope, conversation_id)
+    old = _message_at(connection, scope, conversation, position)
+    _DELETE_AT.run(connection, scope, {"id": conversation_id, "position": position})
+    _move(connection, scope, conversation_id, position, -old.token_count, messages=-1)
+
+
+def _message_at(
+    connection: sa.Connection, scope: Scope, conversation: Conversation, position: int
+) -> Message:
+    rows = _AT.fetch(connection, scope, {"id": conversation.id, "position": position})
+    if not rows:
+        raise InvalidArgument(
+            f"conversation {conversation.id!r} has no message at position {position}; "
+            f"its last position is {conversation.last_position}"
+        )
+    return message_of(rows[0])
+
+
+def _move(
+    connection: sa.Connection, scope: Scope, conversation_id: str, position: int, tokens: int, messages: int
+) -> None:
+    change = {"id": conversation_id, "position": position, "tokens": tokens, "messages": messages}
+    if tokens:
+        _SHIFT.run(connection, scope, change)
+    _MOVE_TOTALS.run(connection, scope, change)
+
+
+_DELETE_BEHIND = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position > :after")
+_TOKENS_FROM = Statement("""
+SELECT tokens_before FROM {messages} WHERE conversation_id = :id AND position > :after
+ORDER BY position LIMIT 1
+""")
+
+
+def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, after: int) -> int:
+    """Remove the messages behind a position and return how many; their positions are not given again.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+    """
+    conversation = lock_conversation(connection, scope, conversation_id)
+    request = {"id": conversation_id, "after": after}
+    first = _TOKENS_FROM.fetch(connection, scope, request)
+    if not first:
+        return 0
+    removed = _DELETE_BEHIND.run(connection, scope, request)
+    change = {"id": conversation_id, "tokens": first[0][0] - conversation.total_tokens, "messages": -removed}
+    _MOVE_TOTALS.run(connection, scope, change)
+    return removed
+
+
+_FORK = Statement(f"""
+INSERT INTO {{conversations}}
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
+SELECT CAST(:new_id AS text), c.owner, c.title, c.metadata, c.token_counter,
+    CAST(:at AS bigint), count(m.position), COALESCE(max(m.tokens_before + m.token_count), 0)
+FROM {{conversations}} c LEFT JOIN {{messages}} m ON m.conversation_id = c.id AND m.position <= :at
+WHERE c.id = :id AND {OWNED}
+GROUP BY c.id
+ON CONFLICT (id) DO NOTHING
+""")
+_FORK_MESSAGES = Statement("""
+INSERT INTO {messages} (conversation_id, position, role, kind, content, payload, token_count, tokens_before,
+    pinned, created_at)
+SELECT CAST(:new_id AS text), position, role, kind, content, payload, token_count, tokens_before,
+    pinned, created_at
+FROM {messages} WHERE conversation_id = :id AND position <= :at
+""")
+
+
+def fork(
+    connection: sa.Connection, scope: Scope, conversation_id: str, new_id: str, at: int | None
+) -> Conversation:
+    """Copy a conversation up to a position, that included, under a new id.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+        InvalidArgument: the position is behind its last, or the new id is taken.
+    """
+    source = lock_conversation(connection, scope, conversation_id)
+    at = source.last_position if at is None else at
+    if at > source.last_position:
+        raise InvalidArgument(
+            f"conversation {conversation_id!r} ends at position {source.last_position}; it has no {at}"
+        )
+    copy = {"id": conversation_id, "new_id": new_id, "at": at, "owner": scope.owner}
+    if not _FORK.run(connection, scope, copy):
+        raise InvalidArgument(f"conversation {new_id!r} exists already; fork under another id")
+    _FORK_MESSAGES.run(connection, scope, copy)
+    return read_conversation(connection, scope, new_id)
+
+
+_UPDATE = Statement("""
+UPDATE {conversations} SET title = :title, metadata = :metadata, updated_at = {now} WHERE id = :id
+""")
+
+
+def update(
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    title: str | None,
+    metadata: JSONObject | None,
+) -> Conversation:
+    """Set the title, the metadata, or both; what is None stays.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+    """
+    old = lock_conversation(connection, scope, conversation_id)
+    new: Mapping[str, Any] = {
+        "id": conversation_id,
+        "title": old.title if title is None else title,
+        "metadata": dump_json(old.metadata if metadata is None else metadata),
+    }
+    _UPDATE.run(connection, scope, new)
+    return read_conversation(connection, scope, conversation_id)
+
+
+# Children first, and by hand: SQLite cascades only where the connection has foreign keys switched on.
+_DELETE = [
+    Statement("DELETE FROM {append_keys} WHERE conversation_id = :id"),
+    Statement("DELETE FROM {llm_calls} WHERE conversation_id = :id"),
+    Statement("DELETE FROM {messages} WHERE conversation_id = :id"),
+    Statement("DELETE FROM {conversations} WHERE id = :id"),
+]
+_OWNERS = Statement("SELECT id FROM {conversations} WHERE owner = :owner ORDER BY id")
+
+
+def delete(connection: sa.Connection, scope: Scope, conversation_id: str) -> None:
+    """Remove a conversation and all that belongs to it.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+    """
+    lock_conversation(connection, scope, conversation_id)
+    for statement in _DELETE:
+        statement.run(connection, scope, {"id": conversation_id})
+
+
+def delete_owner(connection: sa.Connection, scope: Scope, owner: str) -> int:
+    """Remove an owner's conversations, all in one transaction, and return how many there were."""
+    ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": owner})]
+    for conversation_id in ids:
+        delete(connection, scope, conversation_id)
+    return len(ids)

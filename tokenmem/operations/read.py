@@ -1,0 +1,245 @@
+"""The window, and everything else that is only read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.errors import WindowTooSmall
+from tokenmem.models import Conversation, Message, Problem, Window
+from tokenmem.operations.rows import (
+    CONVERSATION_COLUMNS,
+    MESSAGE_COLUMNS,
+    OWNED,
+    conversation_of,
+    message_of,
+    no_conversation,
+)
+from tokenmem.schema import Scope, Statement
+from tokenmem.window import choose_start, stepped_budget
+
+# Walk the primary key backwards to the first message that no longer fits, then read the range above it.
+# Both ends of the range are given: with one end alone PostgreSQL expects a third of the conversation and,
+# on a long one, reads the whole table. Pinned messages below the range come by their own small index.
+# No ORDER BY: it would sort what comes in order anyway; `window` sorts the few that may not be.
+WINDOW = Statement(f"""
+WITH c AS MATERIALIZED (
+    SELECT last_position, message_count, total_tokens,
+        CASE WHEN total_tokens > CAST(:limit AS bigint)
+            THEN ((total_tokens - :limit + CAST(:stride AS bigint) - 1) / :stride) * :stride
+            ELSE 0 END AS least_before
+    FROM {{conversations}} c WHERE id = :id AND {OWNED}
+), edge AS MATERIALIZED (
+    SELECT COALESCE((
+        SELECT e.position FROM {{messages}} e
+        WHERE e.conversation_id = :id AND e.position <= (SELECT last_position FROM c)
+            AND e.tokens_before < (SELECT least_before FROM c)
+        ORDER BY e.position DESC LIMIT 1
+    ), 0) AS position
+)
+SELECT c.message_count, c.total_tokens, {MESSAGE_COLUMNS}
+FROM c LEFT JOIN {{messages}} m ON m.conversation_id = :id
+    AND m.position > (SELECT position FROM edge) AND m.position <= (SELECT last_position FROM c)
+UNION ALL
+SELECT c.message_count, c.total_tokens, {MESSAGE_COLUMNS}
+FROM c JOIN {{messages}} m ON m.conversation_id = :id
+    AND m.pinned AND m.position <= (SELECT position FROM edge)
+""")
+
+_MESSAGE_BEFORE = Statement(f"""
+SELECT m.position, c.total_tokens - m.tokens_before
+FROM {{conversations}} c JOIN {{messages}} m ON m.conversation_id = c.id
+WHERE c.id = :id AND {OWNED} AND m.position < :before
+ORDER BY m.position DESC LIMIT 1
+""")
+
+_NO_POSITION = 2**62  # behind every position
+
+
+def window(
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    token_limit: int,
+    start_on: str,
+    stride: int | None,
+) -> Window:
+    """The pinned messages and the newest of the others that fit, from one snapshot.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+        WindowTooSmall: nothing fits.
+    """
+    request = {"id": conversation_id, "owner": scope.owner, "limit": token_limit}
+    if stride:
+        loaded = _load(connection, scope, request | {"stride": stride})
+        start = choose_start(loaded.newest, [loaded.budget], start_on, fall_back=False)
+        if start is not None:
+            return _window(loaded, start, token_limit)
+    loaded = _load(connection, scope, request | {"stride": 1})
+    stepped = stepped_budget(loaded.total_tokens, token_limit, stride) - loaded.reserved
+    start = choose_start(loaded.newest, [stepped, loaded.budget], start_on)
+    if start is None and not loaded.only_pinned_fit:
+        raise _too_small(connection, scope, conversation_id, token_limit, loaded)
+    return _window(loaded, start or 0, token_limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What WINDOW returned: the pinned messages, and the newest of the others."""
+
+    message_count: int
+    total_tokens: int
+    reserved: int
+    budget: int
+    pinned: list[Message]
+    newest: list[Message]
+
+    @property
+    def only_pinned_fit(self) -> bool:
+        """There is nothing but pinned messages, or nothing at all, and the limit holds it."""
+        return len(self.pinned) == self.message_count and self.budget >= 0
+
+
+def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _Loaded:
+    rows = WINDOW.fetch(connection, scope, request)
+    if not rows:
+        raise no_conversation(request["id"], scope)
+    message_count, total_tokens = rows[0][:2]
+    messages = [message_of(row[2:]) for row in rows if row[2] is not None]
+    if any(later.position < earlier.position for earlier, later in pairwise(messages)):
+        messages.sort(key=attrgetter("position"))
+    pinned = [message for message in messages if message.pinned]
+    newest = [message for message in messages if not message.pinned]
+    reserved = sum(message.token_count for message in pinned)
+    budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
+    return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest)
+
+
+def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
+    newest = loaded.newest[start:]
+    messages = (*loaded.pinned, *newest)
+    return Window(
+        messages=messages,
+        token_count=sum(message.token_count for message in messages),
+        token_limit=token_limit,
+        first_position=newest[0].position if newest else 0,
+        last_position=newest[-1].position if newest else 0,
+        omitted=loaded.message_count - len(messages),
+    )
+
+
+def _too_small(
+    connection: sa.Connection, scope: Scope, conversation_id: str, token_limit: int, loaded: _Loaded
+) -> WindowTooSmall:
+    """Name the message that would have to fit: the one before those that were loaded."""
+    pinned, newest = loaded.pinned, loaded.newest
+    if loaded.reserved > token_limit:
+        position, cost = pinned[-1].position, loaded.reserved
+    else:
+        before = newest[0].position if newest else _NO_POSITION
+        rows = _MESSAGE_BEFORE.fetch(
+            connection, scope, {"id": conversation_id, "owner": scope.owner, "before": before}
+        )
+        position, cost = rows[0] if rows else (before, sum(message.token_count for message in newest))
+        cost += sum(message.token_count for message in pinned if message.position < position)
+    return WindowTooSmall(conversation_id, position=position, token_count=cost, token_limit=token_limit)
+
+
+_PAGE = f"""
+SELECT {MESSAGE_COLUMNS}
+FROM {{conversations}} c LEFT JOIN {{messages}} m ON m.conversation_id = :id
+    AND m.position > :after AND m.position < :before
+WHERE c.id = :id AND {OWNED}
+ORDER BY m.position $order LIMIT :limit
+"""
+_PAGES = {False: Statement(_PAGE.replace("$order", "ASC")), True: Statement(_PAGE.replace("$order", "DESC"))}
+
+
+def messages(
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    after: int | None,
+    before: int | None,
+    limit: int | None,
+    newest_first: bool,
+) -> list[Message]:
+    """Messages with after < position < before.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+    """
+    request = {
+        "id": conversation_id,
+        "owner": scope.owner,
+        "after": after or 0,
+        "before": _NO_POSITION if before is None else before,
+        "limit": _NO_POSITION if limit is None else limit,
+    }
+    rows = _PAGES[newest_first].fetch(connection, scope, request)
+    if not rows:
+        raise no_conversation(conversation_id, scope)
+    return [message_of(row) for row in rows if row[0] is not None]
+
+
+_CONVERSATIONS = Statement(f"""
+SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c
+WHERE c.id > :after AND {OWNED}
+ORDER BY c.id LIMIT :limit
+""")
+
+
+def conversations(
+    connection: sa.Connection, scope: Scope, after: str | None, limit: int | None
+) -> list[Conversation]:
+    """Conversations in the order of their ids, from behind `after`."""
+    request = {"owner": scope.owner, "after": after or "", "limit": _NO_POSITION if limit is None else limit}
+    return [conversation_of(row) for row in _CONVERSATIONS.fetch(connection, scope, request)]
+
+
+_VERIFY = Statement(f"""
+WITH followed AS (
+    SELECT m.conversation_id, m.position, m.token_count, m.tokens_before,
+        lead(m.tokens_before) OVER (PARTITION BY m.conversation_id ORDER BY m.position) AS next_before
+    FROM {{messages}} m JOIN {{conversations}} c ON c.id = m.conversation_id AND {OWNED}
+), counted AS (
+    SELECT conversation_id, count(*) AS message_count, max(position) AS newest,
+        max(tokens_before + token_count) AS total_tokens
+    FROM followed GROUP BY conversation_id
+)
+SELECT conversation_id, position, 'running total behind it', tokens_before + token_count, next_before
+FROM followed WHERE next_before <> tokens_before + token_count
+UNION ALL
+SELECT conversation_id, position, 'tokens', 0,
+    CASE WHEN token_count < 0 THEN token_count ELSE tokens_before END
+FROM followed WHERE token_count < 0 OR tokens_before < 0
+UNION ALL
+SELECT c.id, NULL, 'message_count', COALESCE(t.message_count, 0), c.message_count
+FROM {{conversations}} c LEFT JOIN counted t ON t.conversation_id = c.id
+WHERE {OWNED} AND c.message_count <> COALESCE(t.message_count, 0)
+UNION ALL
+SELECT c.id, NULL, 'total_tokens', t.total_tokens, c.total_tokens
+FROM {{conversations}} c JOIN counted t ON t.conversation_id = c.id
+WHERE {OWNED} AND c.total_tokens <> t.total_tokens
+UNION ALL
+SELECT c.id, NULL, 'last_position', t.newest, c.last_position
+FROM {{conversations}} c JOIN counted t ON t.conversation_id = c.id
+WHERE {OWNED} AND c.last_position < t.newest
+""")
+
+
+def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
+    """Every place where the running totals, the counts or the positions do not agree.
+
+    The oldest messages may be gone (`purge`): a conversation's first message may have tokens before it.
+    """
+    rows = _VERIFY.fetch(connection, scope, {"owner": scope.owner})
+    return [
+        Problem(conversation_id, position, f"{what}: {found} where {expected} was expected")
+        for conversation_id, position, what, expected, found in rows
+    ]

@@ -1,0 +1,80 @@
+"""Purge: drop the oldest messages of every conversation, a few conversations a transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from tokenmem.operations.change import delete
+from tokenmem.operations.rows import OWNED, lock_conversation
+from tokenmem.schema import Scope, Statement
+
+BATCH = 100
+"""Conversations a transaction: short enough that appends to them hardly wait."""
+
+_AGED = Statement(f"""
+SELECT c.id FROM {{conversations}} c
+WHERE c.id > :after AND {OWNED} AND c.created_at < {{ago}}
+ORDER BY c.id LIMIT :limit
+""")
+# Timestamps order nothing: what goes is what lies before the first message that is young enough.
+_OLD = Statement("""
+SELECT count(*), COALESCE(max(position), 0) FROM {messages}
+WHERE conversation_id = :id AND position < COALESCE((
+    SELECT min(position) FROM {messages} WHERE conversation_id = :id AND created_at >= {ago}
+), :behind_all)
+""")
+_UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated_at < {ago}")
+_DELETE_UP_TO = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position")
+# Only differences of running totals count, so the rows that stay are left as they are.
+_FORGET = Statement("UPDATE {conversations} SET message_count = message_count - :removed WHERE id = :id")
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge removed, or would remove.
+
+    Attributes:
+        conversations: conversations that went as a whole.
+        messages: messages that went, theirs included.
+    """
+
+    conversations: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeStep:
+    """What one transaction of a purge did; `last_id` is where the next one goes on, None at the end."""
+
+    purged: Purged
+    last_id: str | None
+
+
+def purge(
+    connection: sa.Connection, scope: Scope, older_than: timedelta, after: str, dry_run: bool
+) -> PurgeStep:
+    """Purge the next few conversations behind the id `after`."""
+    request = {"owner": scope.owner, "after": after, "limit": BATCH, "seconds": older_than.total_seconds()}
+    ids = [row[0] for row in _AGED.fetch(connection, scope, request)]
+    done = [_purge_one(connection, scope, conversation_id, older_than, dry_run) for conversation_id in ids]
+    purged = Purged(sum(one.conversations for one in done), sum(one.messages for one in done))
+    return PurgeStep(purged, ids[-1] if len(ids) == BATCH else None)
+
+
+def _purge_one(
+    connection: sa.Connection, scope: Scope, conversation_id: str, older_than: timedelta, dry_run: bool
+) -> Purged:
+    conversation = lock_conversation(connection, scope, conversation_id)
+    request = {"id": conversation_id, "seconds": older_than.total_seconds(), "behind_all": 2**62}
+    old, newest_old = _OLD.fetch(connection, scope, request)[0]
+    untouched = bool(_UNTOUCHED.fetch(connection, scope, request))
+    whole = old == conversation.message_count and untouched
+    if not dry_run and whole:
+        delete(connection, scope, conversation_id)
+    elif not dry_run and old:
+        _DELETE_UP_TO.run(connection, scope, {"id": conversation_id, "position": newest_old})
+        _FORGET.run(connection, scope, {"id": conversation_id, "removed": old})
+    return Purged(int(whole), old)

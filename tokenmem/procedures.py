@@ -1,0 +1,336 @@
+"""What each public operation does, step by step, written once for both colours.
+
+A procedure is a generator. It yields what has to be waited for, gets the answer sent in, and returns the
+result; it does no I/O. Store and AsyncStore run the same procedures, each in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+from tokenmem.arguments import (
+    STARTS,
+    checked_age,
+    checked_choice,
+    checked_metadata,
+    checked_name,
+    checked_number,
+    optional_name,
+    optional_number,
+)
+from tokenmem.errors import InvalidArgument
+from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
+from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
+from tokenmem.operations import append, change, read, recount, retention
+from tokenmem.operations.retention import Purged
+from tokenmem.operations.rows import read_conversation
+from tokenmem.schema import Scope
+from tokenmem.tokens import TokenCounter, counter_named
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Run an operation of one statement that changes nothing."""
+
+    operation: Callable[[sa.Connection], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Run an operation in a transaction of its own, or in the caller's.
+
+    `one_statement` tells that on PostgreSQL it is a single statement, which needs no BEGIN and COMMIT.
+    """
+
+    operation: Callable[[sa.Connection], Any]
+    one_statement: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count the tokens of messages: pure work, but long for long texts."""
+
+    counter: TokenCounter
+    messages: Sequence[Message]
+
+    def run(self) -> list[Message]:
+        """The messages, each with its token_count.
+
+        Raises:
+            InvalidArgument: a counter of the caller's returned no whole number, or a negative one.
+        """
+        return [
+            replace(
+                message,
+                token_count=checked_number(self.counter.count(message), f"{self.counter.name}'s count"),
+            )
+            for message in self.messages
+        ]
+
+    @property
+    def characters(self) -> int:
+        """How long the texts are, roughly."""
+        return sum(len(message.content or "") for message in self.messages)
+
+
+Step = Read | Write | Count
+Procedure = Generator[Step, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Procedures:
+    """The procedures of one store.
+
+    Attributes:
+        counter: the counter of new conversations.
+        scope: the schema and the owner that every statement carries.
+    """
+
+    counter: TokenCounter
+    scope: Scope = field(default_factory=Scope)
+
+    def for_owner(self, owner: str) -> Procedures:
+        """The same for one owner's conversations only."""
+        return replace(self, scope=replace(self.scope, owner=self._owner(checked_name(owner, "owner"))))
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Iterable[MessageLike],
+        *,
+        owner: str | None,
+        idempotency_key: str | None,
+        expected_position: int | None,
+        counter: str | TokenCounter | None,
+        title: str | None,
+        metadata: JSONObject | None,
+    ) -> Procedure[Appended]:
+        """See Store.append."""
+        parsed = parse_messages(messages)
+        key = optional_name(idempotency_key, "idempotency_key")
+        draft = append.Draft(
+            checked_name(conversation_id, "conversation_id"),
+            parsed,
+            token_counter="",
+            owner=self._owner(owner),
+            title=optional_name(title, "title"),
+            metadata=checked_metadata(metadata),
+            key=key,
+            digest=digest(parsed) if key else "",
+            expected_position=optional_number(expected_position, "expected_position"),
+        )
+        counting = self.counter if counter is None else resolve_counter(counter)
+        while True:
+            counted = yield Count(counting, parsed)
+            draft = replace(draft, messages=counted, token_counter=counting.name)
+            outcome = yield replace(self._write(append.append, draft), one_statement=True)
+            if isinstance(outcome, Appended):
+                return outcome
+            counting = self._counter_of(outcome.name, counting)
+
+    def window(
+        self, conversation_id: str, token_limit: int, start_on: str, stride: int | None
+    ) -> Procedure[Window]:
+        """See Store.window."""
+        window: Window = yield self._read(
+            read.window,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(token_limit, "token_limit"),
+            checked_choice(start_on, "start_on", STARTS),
+            optional_number(stride, "stride", least=1),
+        )
+        return window
+
+    def messages(
+        self,
+        conversation_id: str,
+        after: int | None,
+        before: int | None,
+        limit: int | None,
+        newest_first: bool,
+    ) -> Procedure[list[Message]]:
+        """See Store.messages."""
+        found: list[Message] = yield self._read(
+            read.messages,
+            checked_name(conversation_id, "conversation_id"),
+            optional_number(after, "after"),
+            optional_number(before, "before"),
+            optional_number(limit, "limit", least=1),
+            bool(newest_first),
+        )
+        return found
+
+    def conversation(self, conversation_id: str) -> Procedure[Conversation]:
+        """See Store.conversation."""
+        found: Conversation = yield self._read(
+            read_conversation, checked_name(conversation_id, "conversation_id")
+        )
+        return found
+
+    def conversations(
+        self, owner: str | None, after: str | None, limit: int | None
+    ) -> Procedure[list[Conversation]]:
+        """See Store.conversations."""
+        scope = replace(self.scope, owner=self._owner(owner))
+        after, limit = optional_name(after, "after"), optional_number(limit, "limit", least=1)
+        found: list[Conversation] = yield Read(
+            lambda connection: read.conversations(connection, scope, after, limit)
+        )
+        return found
+
+    def update(
+        self, conversation_id: str, title: str | None, metadata: JSONObject | None
+    ) -> Procedure[Conversation]:
+        """See Store.update."""
+        changed: Conversation = yield self._write(
+            change.update,
+            checked_name(conversation_id, "conversation_id"),
+            optional_name(title, "title"),
+            checked_metadata(metadata),
+        )
+        return changed
+
+    def edit(
+        self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
+    ) -> Procedure[Message]:
+        """See Store.edit."""
+        parsed = parse_message(message)
+        checked_name(conversation_id, "conversation_id")
+        checked_number(position, "position", least=1)
+        conversation = yield self._read(read_conversation, conversation_id)
+        counting = self._counter_of(conversation.token_counter)
+        while True:
+            (counted,) = yield Count(counting, [parsed])
+            outcome = yield self._write(
+                change.edit, conversation_id, position, counted, counting.name, pinned
+            )
+            if isinstance(outcome, Message):
+                return outcome
+            counting = self._counter_of(outcome.name)
+
+    def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
+        """See Store.delete_message."""
+        yield self._write(
+            change.delete_message,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(position, "position", least=1),
+        )
+
+    def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
+        """See Store.truncate."""
+        removed: int = yield self._write(
+            change.truncate,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(after, "after"),
+        )
+        return removed
+
+    def fork(self, conversation_id: str, new_id: str, at: int | None) -> Procedure[Conversation]:
+        """See Store.fork."""
+        copy: Conversation = yield self._write(
+            change.fork,
+            checked_name(conversation_id, "conversation_id"),
+            checked_name(new_id, "new_id"),
+            optional_number(at, "at"),
+        )
+        return copy
+
+    def delete(self, conversation_id: str) -> Procedure[None]:
+        """See Store.delete."""
+        yield self._write(change.delete, checked_name(conversation_id, "conversation_id"))
+
+    def delete_owner(self, owner: str) -> Procedure[int]:
+        """See Store.delete_owner."""
+        checked_name(owner, "owner")
+        self._owner(owner)
+        removed: int = yield self._write(change.delete_owner, owner)
+        return removed
+
+    def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
+        """See Store.purge."""
+        checked_age(older_than)
+        total, after = Purged(0, 0), ""
+        while True:
+            step = yield self._write(retention.purge, older_than, after, dry_run)
+            total = Purged(
+                total.conversations + step.purged.conversations, total.messages + step.purged.messages
+            )
+            if step.last_id is None:
+                return total
+            after = step.last_id
+
+    def recount(self, conversation_id: str, counter: str | TokenCounter) -> Procedure[Conversation]:
+        """See Store.recount."""
+        checked_name(conversation_id, "conversation_id")
+        counting = resolve_counter(counter)
+        counted: dict[int, tuple[int, int]] = {}
+        after = 0
+        while page := (yield self._read(read.messages, conversation_id, after, None, recount.PAGE, False)):
+            yield from self._count_into(counted, counting, page)
+            after = page[-1].position
+        while missing := (yield self._write(recount.recount, conversation_id, counting.name, counted)):
+            yield from self._count_into(counted, counting, missing)
+        return (yield from self.conversation(conversation_id))
+
+    def verify(self) -> Procedure[list[Problem]]:
+        """See Store.verify."""
+        problems: list[Problem] = yield self._read(read.verify)
+        return problems
+
+    def _count_into(
+        self, counted: dict[int, tuple[int, int]], counter: TokenCounter, messages: Sequence[Message]
+    ) -> Procedure[None]:
+        for message in (yield Count(counter, messages)):
+            counted[message.position] = recount.fingerprint(message), message.token_count
+
+    def _read(
+        self,
+        operation: Callable[Concatenate[sa.Connection, Scope, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Read:
+        return Read(lambda connection: operation(connection, self.scope, *args, **kwargs))
+
+    def _write(
+        self,
+        operation: Callable[Concatenate[sa.Connection, Scope, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Write:
+        return Write(lambda connection: operation(connection, self.scope, *args, **kwargs))
+
+    def _owner(self, owner: str | None) -> str | None:
+        """The owner asked for, or the scope's; a store for one owner does not act for another."""
+        mine = self.scope.owner
+        if mine is not None and owner not in (None, mine):
+            raise InvalidArgument(f"this store is for owner {mine!r}; it cannot act for {owner!r}")
+        return mine or optional_name(owner, "owner")
+
+    def _counter_of(self, name: str, *known: TokenCounter) -> TokenCounter:
+        for counter in (self.counter, *known):
+            if counter.name == name:
+                return counter
+        return counter_named(name)
+
+
+def resolve_counter(counter: str | TokenCounter) -> TokenCounter:
+    """A counter by its name, or the caller's own.
+
+    Raises:
+        InvalidArgument: it is neither.
+        UnknownTokenCounter: no shipped counter has this name.
+    """
+    if isinstance(counter, str):
+        return counter_named(counter)
+    if isinstance(counter, TokenCounter):
+        checked_name(counter.name, "the counter's name")
+        return counter
+    raise InvalidArgument(f"counter is a {type(counter).__name__}; pass a name or a TokenCounter")

@@ -1,0 +1,228 @@
+"""How a store runs the steps of a procedure: on its own engine or the caller's connection, in two colours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tokenmem.engine import TryAgain, begin_write, translated_errors
+from tokenmem.procedures import Count, Procedure, Read, Step, Write
+
+T = TypeVar("T")
+Operation = Callable[[sa.Connection], Any]
+
+ATTEMPTS = 50
+"""How often a write that another process overtook is repeated before the caller hears of it."""
+
+LONG_TEXT = 20_000
+"""Characters above which tokens are counted off the event loop: some 5 ms, against 0.1 ms for the hop."""
+
+
+class Runner(Protocol):
+    """Runs steps, waiting for each."""
+
+    def step(self, step: Step) -> Any:
+        """Run it and return its answer."""
+
+
+class AsyncRunner(Protocol):
+    """Runs steps without blocking the event loop."""
+
+    async def step(self, step: Step) -> Any:
+        """Run it and return its answer."""
+
+
+def run(procedure: Procedure[T], runner: Runner) -> T:
+    """Run a procedure to its end."""
+    answer = None
+    try:
+        while True:
+            answer = runner.step(procedure.send(answer))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
+    """The same, awaited."""
+    answer = None
+    try:
+        while True:
+            answer = await runner.step(procedure.send(answer))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class EngineRunner:
+    """Steps on an engine's own connections."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        # For single statements: no BEGIN, and no ROLLBACK that would make psycopg forget what it prepared.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def step(self, step: Step) -> Any:
+        """Run one step; a write that another process overtook is repeated."""
+        if isinstance(step, Count):
+            return step.run()
+        for attempt in range(ATTEMPTS):
+            try:
+                with translated_errors(self.engine.url), self._connection(step) as connection:
+                    return in_turn(connection, step)
+            except TryAgain:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError  # the loop returns or raises
+
+    @contextmanager
+    def _connection(self, step: Read | Write) -> Iterator[sa.Connection]:
+        if needs_no_transaction(step, self.engine.dialect):
+            with self._autocommit.connect() as connection:
+                yield connection
+        else:
+            with self.engine.begin() as connection:
+                yield connection
+
+    def transaction(self, operation: Callable[[sa.Connection], T]) -> T:
+        """Run something else in a transaction."""
+        with translated_errors(self.engine.url), self.engine.begin() as connection:
+            return operation(connection)
+
+
+def needs_no_transaction(step: Read | Write, dialect: sa.Dialect) -> bool:
+    """A single statement is a transaction of its own. (On SQLite an append is several.)"""
+    return isinstance(step, Read) or (step.one_statement and dialect.name == "postgresql")
+
+
+def in_turn(connection: sa.Connection, step: Read | Write) -> Any:
+    """Run an operation; on SQLite a write first waits for its turn."""
+    if isinstance(step, Write):
+        begin_write(connection)
+    return step.operation(connection)
+
+
+class BoundRunner:
+    """Steps on the caller's connection, inside the caller's transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+
+    def step(self, step: Step) -> Any:
+        """Run one step; a write that fails leaves the caller's transaction usable."""
+        if isinstance(step, Count):
+            return step.run()
+        with translated_errors(self.connection.engine.url):
+            if isinstance(step, Read):
+                return step.operation(self.connection)
+            return in_savepoints(self.connection, step.operation)
+
+
+def in_savepoints(connection: sa.Connection, operation: Operation) -> Any:
+    """Run a write in a savepoint of the transaction at hand, again where another process overtook it."""
+    begin_write(connection)  # without it SQLite's driver would commit with the savepoint
+    for attempt in range(ATTEMPTS):
+        try:
+            with connection.begin_nested():
+                return operation(connection)
+        except TryAgain:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError  # the loop returns or raises
+
+
+class AsyncEngineRunner:
+    """Steps on an AsyncEngine's connections."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def step(self, step: Step) -> Any:
+        """Run one step; a write that another process overtook is repeated."""
+        if isinstance(step, Count):
+            return await count_aside(step)
+        for attempt in range(ATTEMPTS):
+            try:
+                with translated_errors(self.engine.url):
+                    async with self._connection(step) as connection:
+                        return await connection.run_sync(in_turn, step)
+            except TryAgain:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError  # the loop returns or raises
+
+    @asynccontextmanager
+    async def _connection(self, step: Read | Write) -> AsyncIterator[AsyncConnection]:
+        if needs_no_transaction(step, self.engine.dialect):
+            async with self._autocommit.connect() as connection:
+                yield connection
+        else:
+            async with self.engine.begin() as connection:
+                yield connection
+
+    async def transaction(self, operation: Callable[[sa.Connection], T]) -> T:
+        """Run something else in a transaction."""
+        with translated_errors(self.engine.url):
+            async with self.engine.begin() as connection:
+                return await connection.run_sync(operation)
+
+
+class ThreadRunner:
+    """Steps of another runner in one worker thread: one hop a step, where aiosqlite hops at every call."""
+
+    def __init__(self, runner: EngineRunner) -> None:
+        self.runner = runner
+        self._process = 0
+        self._worker: ThreadPoolExecutor
+
+    async def step(self, step: Step) -> Any:
+        """Run one step."""
+        if isinstance(step, Count):
+            return await count_aside(step)
+        return await self.call(partial(self.runner.step, step))
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run anything in the worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread(), function)
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._process != os.getpid():  # a forked child has no threads of its parent's
+            self._process = os.getpid()
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="tokenmem")
+        return self._worker
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._process == os.getpid():
+            self._worker.shutdown(wait=True)
+            self._process = 0
+
+
+class AsyncBoundRunner:
+    """Steps on the caller's AsyncConnection, inside the caller's transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+
+    async def step(self, step: Step) -> Any:
+        """Run one step; a write that fails leaves the caller's transaction usable."""
+        if isinstance(step, Count):
+            return await count_aside(step)
+        with translated_errors(self.connection.engine.url):
+            if isinstance(step, Read):
+                return await self.connection.run_sync(step.operation)
+            return await self.connection.run_sync(in_savepoints, step.operation)
+
+
+async def count_aside(step: Count) -> Any:
+    """Count long texts in a thread, short ones at once."""
+    return await asyncio.to_thread(step.run) if step.characters > LONG_TEXT else step.run()

@@ -1,0 +1,243 @@
+"""The tables, as SQLAlchemy describes them, and statements in which they are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from tokenmem.errors import InvalidArgument
+
+DEFAULT_SCHEMA = "tokenmem"
+"""The PostgreSQL schema, unless the caller names another. SQLite has plain names."""
+
+VERSION_TABLE = "tokenmem_alembic_version"
+TABLES = ("conversations", "messages", "llm_calls", "append_keys")
+
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_NAME = re.compile(r"\{([a-z_]+)\}")
+
+_TIMES = {
+    "postgresql": {
+        "now": "clock_timestamp()",
+        "ago": "clock_timestamp() - make_interval(secs => :seconds)",
+    },
+    "sqlite": {
+        "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
+        "ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || :seconds || ' seconds')",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What every statement of a store carries.
+
+    Attributes:
+        schema: the PostgreSQL schema; None on SQLite.
+        owner: only this owner's conversations are there; None for all.
+    """
+
+    schema: str | None = None
+    owner: str | None = None
+
+
+class Statement:
+    """One SQL statement, written once for both engines and built once for each schema.
+
+    In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
+    time in UTC, and `{ago}` the time `:seconds` ago.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def fetch(
+        self, connection: sa.Connection, scope: Scope, parameters: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
+        result = self._execute(connection, scope, parameters)
+        rows = result.cursor.fetchall()
+        result.close()
+        return list(rows)
+
+    def run(self, connection: sa.Connection, scope: Scope, parameters: Mapping[str, Any]) -> int:
+        """Run it and return how many rows it changed."""
+        return self._execute(connection, scope, parameters).rowcount
+
+    def run_many(
+        self, connection: sa.Connection, scope: Scope, parameters: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Run it once for each mapping, in one call of the driver."""
+        self._execute(connection, scope, parameters)
+
+    def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> sa.CursorResult[Any]:
+        text = render(self.text, connection.dialect.name, scope.schema)
+        return connection.exec_driver_sql(text, parameters)
+
+
+@lru_cache(maxsize=1024)
+def render(text: str, dialect: str, schema: str | None) -> str:
+    """The text of a statement for one engine and schema."""
+    prefix = f"{schema}." if schema else ""
+    names = {name: prefix + name for name in TABLES} | _TIMES[dialect]
+    text = _NAME.sub(lambda match: names[match[1]], text)
+    if dialect == "postgresql":
+        text = _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%"))
+    return text
+
+
+def checked_schema(schema: str | None) -> str | None:
+    """The schema's name, if it needs no quotes: it becomes part of statements.
+
+    Raises:
+        InvalidArgument: it is not a lower-case SQL identifier of at most 63 characters.
+    """
+    if schema is None or _IDENTIFIER.fullmatch(schema):
+        return schema
+    raise InvalidArgument(
+        f"schema {schema!r}: use lower-case letters, digits and underscores, at most 63, not a digit first"
+    )
+
+
+def tables(schema: str | None) -> sa.MetaData:
+    """The four tables as the newest migration leaves them; `alembic check` compares a database with it."""
+    metadata = sa.MetaData(schema=schema)
+    for define in (_conversations, _messages, _llm_calls, _append_keys):
+        define(metadata)
+    return metadata
+
+
+def _text_key() -> sa.types.TypeEngine[str]:
+    return sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+def _timestamp() -> sa.types.TypeEngine[Any]:
+    return sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
+
+
+def _json() -> sa.types.TypeEngine[Any]:
+    # json, not jsonb, on PostgreSQL: jsonb turns -0.0 into 0 and drops the order of keys (docs/adr/0002).
+    return postgresql.JSON().with_variant(sa.Text(), "sqlite")
+
+
+def _conversation_id() -> sa.Column[str]:
+    return sa.Column(
+        "conversation_id",
+        _text_key(),
+        sa.ForeignKey("conversations.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The conversation it belongs to",
+    )
+
+
+def _integer(name: str, comment: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=nullable, comment=comment, **options)
+
+
+def _big(name: str, comment: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable, comment=comment, **options)
+
+
+def _text(name: str, comment: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable, comment=comment)
+
+
+def _moment(name: str, comment: str) -> sa.Column[Any]:
+    return sa.Column(name, _timestamp(), nullable=False, comment=comment)
+
+
+def _conversations(metadata: sa.MetaData) -> None:
+    table = sa.Table(
+        "conversations",
+        metadata,
+        sa.Column(
+            "id", _text_key(), primary_key=True, comment="The application's own id, 1 to 255 characters"
+        ),
+        _text("owner", "User or tenant", nullable=True),
+        _text("title", "A name for people", nullable=True),
+        sa.Column("metadata", _json(), comment="The application's own JSON object"),
+        _text("token_counter", "The counter that produced every count in it"),
+        _big("last_position", "The highest position ever given; 0 before the first"),
+        _big("message_count", "How many messages it holds"),
+        _big("total_tokens", "Running total behind its newest message, in tokens, since its first"),
+        _moment("created_at", "When it was created, UTC"),
+        _moment("updated_at", "When it last changed, UTC"),
+        comment="One row a conversation; its lock is the order of its messages",
+    )
+    sa.Index("conversations_by_owner", table.c.owner, postgresql_where=table.c.owner.is_not(None))
+
+
+def _messages(metadata: sa.MetaData) -> None:
+    table = sa.Table(
+        "messages",
+        metadata,
+        _conversation_id(),
+        _big("position", "Place in the conversation, from 1", primary_key=True, autoincrement=False),
+        _text("role", "system, developer, user, assistant, tool or function"),
+        _text("kind", "message, tool_call, tool_result, reasoning or other"),
+        _text("content", "The text that a person reads", nullable=True),
+        sa.Column("payload", _json(), comment="The provider's message where role and text cannot rebuild it"),
+        _integer("token_count", "Its cost in tokens by the conversation's counter"),
+        _big("tokens_before", "The conversation's running total before it, in tokens"),
+        sa.Column("pinned", sa.Boolean, nullable=False, comment="Part of every window"),
+        _moment("created_at", "When it was stored, UTC"),
+        comment="One row a message; a suffix of a conversation costs total_tokens - tokens_before",
+        sqlite_with_rowid=False,
+    )
+    sa.Index(
+        "messages_pinned",
+        table.c.conversation_id,
+        table.c.position,
+        postgresql_where=table.c.pinned,
+        sqlite_where=table.c.pinned,
+    )
+
+
+def _llm_calls(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "llm_calls",
+        metadata,
+        _conversation_id(),
+        _big(
+            "number", "The call's number in its conversation, from 1", primary_key=True, autoincrement=False
+        ),
+        _text("model", "The model that was asked"),
+        _big("first_position", "First message of the window that was sent", nullable=True),
+        _big("last_position", "Last message of the window that was sent", nullable=True),
+        _integer("window_tokens", "Our count of what was sent", nullable=True),
+        _integer("input_tokens", "The provider's count of what was sent", nullable=True),
+        _integer("cached_tokens", "Of these, read from the provider's prompt cache", nullable=True),
+        _integer("output_tokens", "The provider's count of the reply", nullable=True),
+        _integer("reasoning_tokens", "Of these, spent on reasoning", nullable=True),
+        _big("reply_position", "Where the reply is stored", nullable=True),
+        _integer("latency_ms", "From request to the end of the reply, in milliseconds", nullable=True),
+        _integer("first_token_ms", "From request to the first token, in milliseconds", nullable=True),
+        _text("finish_reason", "Why the model stopped", nullable=True),
+        _text("status", "ok, error or cancelled"),
+        _text("error", "What went wrong", nullable=True),
+        _text("request_id", "The provider's id of the request", nullable=True),
+        _moment("created_at", "When the call was recorded, UTC"),
+        comment="One row a model call: what the model saw and what it cost",
+        sqlite_with_rowid=False,
+    )
+
+
+def _append_keys(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "append_keys",
+        metadata,
+        _conversation_id(),
+        sa.Column("key", _text_key(), primary_key=True, comment="The caller's idempotency key"),
+        _big("first_position", "First message that the append stored"),
+        _big("last_position", "Last message that the append stored"),
+        _text("digest", "SHA-256 of the messages: tells a retry from another"),
+        comment="One row an append with an idempotency key, so that a retry stores nothing twice",
+        sqlite_with_rowid=False,
+    )
