@@ -194,6 +194,11 @@ class AsyncStore:
         """See Store.for_owner."""
         return self._with(self._runner, self._procedures.for_owner(owner))
 
+    @property
+    def engine(self) -> sa.Engine | AsyncEngine:
+        """The engine beneath: on PostgreSQL, for transactions of your own, to `bind` to."""
+        return self._engine
+
     async def close(self) -> None:
         """See Store.close."""
         if isinstance(self._connections, ThreadRunner) and not self._derived:

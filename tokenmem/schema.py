@@ -23,12 +23,15 @@ _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _NAME = re.compile(r"\{([a-z_]+)\}")
 
-_TIMES = {
+_WORDS = {
     "postgresql": {
+        "by_pinned": "",
         "now": "clock_timestamp()",
         "ago": "clock_timestamp() - make_interval(secs => :seconds)",
     },
     "sqlite": {
+        # Without statistics SQLite would rather read the whole conversation by its primary key.
+        "by_pinned": "INDEXED BY messages_pinned",
         "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
         "ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || :seconds || ' seconds')",
     },
@@ -52,7 +55,7 @@ class Statement:
     """One SQL statement, written once for both engines and built once for each schema.
 
     In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
-    time in UTC, and `{ago}` the time `:seconds` ago.
+    time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages.
     """
 
     def __init__(self, text: str) -> None:
@@ -86,7 +89,7 @@ class Statement:
 def render(text: str, dialect: str, schema: str | None) -> str:
     """The text of a statement for one engine and schema."""
     prefix = f"{schema}." if schema else ""
-    names = {name: prefix + name for name in TABLES} | _TIMES[dialect]
+    names = {name: prefix + name for name in TABLES} | _WORDS[dialect]
     text = _NAME.sub(lambda match: names[match[1]], text)
     if dialect == "postgresql":
         text = _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%"))

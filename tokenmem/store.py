@@ -294,6 +294,11 @@ class Store:
         """A store in which every statement carries the owner: others' conversations do not exist in it."""
         return self._with(self._runner, self._procedures.for_owner(owner))
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine beneath: for transactions of your own, to `bind` to."""
+        return self._engine
+
     def close(self) -> None:
         """Close the connections, unless the Engine is your own."""
         if self._owns_engine:

@@ -75,6 +75,8 @@ def step_starts(messages: Sequence[Message]) -> list[bool]:
 
     `messages` is the newest part of a conversation: calls may lie before it, unseen.
     """
+    if all(message.kind == "message" for message in messages):  # most conversations: no tools
+        return [True] * len(messages)
     tied_to = _tied_to(messages)
     allowed = [True] * len(messages)
     oldest = len(messages)

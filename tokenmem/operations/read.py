@@ -46,7 +46,7 @@ FROM c LEFT JOIN {{messages}} m ON m.conversation_id = :id
     AND m.position > (SELECT position FROM edge) AND m.position <= (SELECT last_position FROM c)
 UNION ALL
 SELECT c.message_count, c.total_tokens, {MESSAGE_COLUMNS}
-FROM c JOIN {{messages}} m ON m.conversation_id = :id
+FROM c JOIN {{messages}} m {{by_pinned}} ON m.conversation_id = :id
     AND m.pinned AND m.position <= (SELECT position FROM edge)
 """)
 
