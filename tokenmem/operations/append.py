@@ -11,10 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from tokenmem.engine import TryAgain
-from tokenmem.errors import IdempotencyConflict, PositionConflict
+from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.formats import dump_json
 from tokenmem.models import Appended, JSONObject, Message
-from tokenmem.operations.rows import no_conversation
 from tokenmem.schema import Scope, Statement
 
 
@@ -229,7 +228,9 @@ def _why_not(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended 
         raise _overtaken(draft)
     owner, token_counter, last_position, total_tokens, first_stored, last_stored, digest, tokens = rows[0]
     if draft.owner is not None and owner != draft.owner:
-        raise no_conversation(draft.conversation_id, scope)
+        raise ConversationNotFound(
+            f"no conversation {draft.conversation_id!r} of owner {draft.owner!r} to append to; use another id"
+        )
     if digest is not None:
         if digest == draft.digest:
             return Appended(first_stored, last_stored, int(tokens or 0), total_tokens, replayed=True)

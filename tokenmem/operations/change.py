@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.errors import InvalidArgument, InvalidMessage
+from tokenmem.errors import ConversationNotFound, InvalidArgument, InvalidMessage
 from tokenmem.formats import dump_json
 from tokenmem.models import Conversation, JSONObject, Message
 from tokenmem.operations.append import OtherCounter
@@ -230,6 +231,9 @@ def delete(connection: sa.Connection, scope: Scope, conversation_id: str) -> Non
 def delete_owner(connection: sa.Connection, scope: Scope, owner: str) -> int:
     """Remove an owner's conversations, all in one transaction, and return how many there were."""
     ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": owner})]
+    removed = 0
     for conversation_id in ids:
-        delete(connection, scope, conversation_id)
-    return len(ids)
+        with suppress(ConversationNotFound):  # another process has removed it meanwhile
+            delete(connection, scope, conversation_id)
+            removed += 1
+    return removed

@@ -230,6 +230,12 @@ UNION ALL
 SELECT c.id, NULL, 'last_position', t.newest, c.last_position
 FROM {{conversations}} c JOIN counted t ON t.conversation_id = c.id
 WHERE {OWNED} AND c.last_position < t.newest
+UNION ALL
+SELECT m.conversation_id, NULL, 'messages without a conversation', 0, count(*)
+FROM {{messages}} m
+WHERE CAST(:owner AS text) IS NULL
+    AND NOT EXISTS (SELECT 1 FROM {{conversations}} c WHERE c.id = m.conversation_id)
+GROUP BY m.conversation_id
 """)
 
 

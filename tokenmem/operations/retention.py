@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from tokenmem.errors import ConversationNotFound
 from tokenmem.operations.change import delete
 from tokenmem.operations.rows import OWNED, lock_conversation
 from tokenmem.schema import Scope, Statement
@@ -14,9 +15,11 @@ from tokenmem.schema import Scope, Statement
 BATCH = 100
 """Conversations a transaction: short enough that appends to them hardly wait."""
 
+# A fork is younger than the messages in it.
 _AGED = Statement(f"""
 SELECT c.id FROM {{conversations}} c
-WHERE c.id > :after AND {OWNED} AND c.created_at < {{ago}}
+WHERE c.id > :after AND {OWNED} AND (c.created_at < {{ago}} OR {{ago}} > (
+    SELECT m.created_at FROM {{messages}} m WHERE m.conversation_id = c.id ORDER BY m.position LIMIT 1))
 ORDER BY c.id LIMIT :limit
 """)
 # Timestamps order nothing: what goes is what lies before the first message that is young enough.
@@ -67,7 +70,10 @@ def purge(
 def _purge_one(
     connection: sa.Connection, scope: Scope, conversation_id: str, older_than: timedelta, dry_run: bool
 ) -> Purged:
-    conversation = lock_conversation(connection, scope, conversation_id)
+    try:
+        conversation = lock_conversation(connection, scope, conversation_id)
+    except ConversationNotFound:  # another process has removed it meanwhile
+        return Purged(0, 0)
     request = {"id": conversation_id, "seconds": older_than.total_seconds(), "behind_all": 2**62}
     old, newest_old = _OLD.fetch(connection, scope, request)[0]
     untouched = bool(_UNTOUCHED.fetch(connection, scope, request))
