@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenmem import errors
     from tokenmem.async_store import AsyncStore
+    from tokenmem.chain import ConversationChain
+    from tokenmem.llms import OpenAIChat, OpenAICompletion
+    from tokenmem.memory import ConversationTokenBufferMemory
     from tokenmem.models import Appended, Conversation, Message, Problem, Window
     from tokenmem.store import Store
     from tokenmem.tokens import TiktokenCounter, TokenCounter, TranscriptCounter
@@ -19,7 +22,11 @@ _MODULES = {
     "Appended": "models",
     "AsyncStore": "async_store",
     "Conversation": "models",
+    "ConversationChain": "chain",
+    "ConversationTokenBufferMemory": "memory",
     "Message": "models",
+    "OpenAIChat": "llms",
+    "OpenAICompletion": "llms",
     "Problem": "models",
     "Store": "store",
     "TiktokenCounter": "tokens",
@@ -33,7 +40,11 @@ __all__ = [
     "Appended",
     "AsyncStore",
     "Conversation",
+    "ConversationChain",
+    "ConversationTokenBufferMemory",
     "Message",
+    "OpenAIChat",
+    "OpenAICompletion",
     "Problem",
     "Store",
     "TiktokenCounter",

@@ -111,7 +111,7 @@ def _method(llm: object, name: str) -> Callable[..., Any] | None:
 
 
 def _is_async(call: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
 
 
 def _only_async(llm: object) -> InvalidArgument:
@@ -151,7 +151,9 @@ class _OpenAIModel:
         """
         if self._client is None:
             if self._given_async_client is not None:
-                raise InvalidArgument("only async_client was given; pass client=OpenAI(…) too, or await ainvoke")
+                raise InvalidArgument(
+                    "only async_client was given; pass client=OpenAI(…) too, or await ainvoke"
+                )
             from openai import OpenAI
 
             self._client = OpenAI()
