@@ -6,17 +6,24 @@ from typing import Any
 from alembic import context
 
 from tokenmem import migrate
-from tokenmem.engine import default_schema, open_engine, parse_url
+from tokenmem.engine import default_schema, open_engine, parse_url, use_write_ahead_log
 from tokenmem.schema import TABLES, VERSION_TABLE, tables
 
 config = context.config
 
 
 def schema_for(dialect: str) -> str | None:
-    chosen = config.attributes.get("schema") or os.environ.get("TOKENMEM_SCHEMA")
-    schema = default_schema(dialect, chosen)
-    config.attributes["schema"] = schema  # the migrations read it
-    return schema
+    chosen = config.attributes.get("schema", os.environ.get("TOKENMEM_SCHEMA") or None)
+    return default_schema(dialect, chosen)
+
+
+def migrates() -> bool:
+    """Whether revisions are to be applied: `check` and `current` only look, and write nothing."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
 
 
 def configure(dialect: str, **where: Any) -> str | None:
@@ -35,14 +42,16 @@ def configure(dialect: str, **where: Any) -> str | None:
         include_name=ours,
         compare_type=False,
         transactional_ddl=True,
+        dont_mutate=not migrates(),
         **where,
     )
     return schema
 
 
 def run_offline(url: str) -> None:
-    dialect = parse_url(url).get_backend_name()
-    schema = configure(dialect, url=url, literal_binds=True, dialect_opts={"paramstyle": "named"})
+    parsed = parse_url(url)
+    options = {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
+    schema = configure(parsed.get_backend_name(), url=parsed, **options)
     with context.begin_transaction():
         if schema:
             context.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
@@ -51,7 +60,8 @@ def run_offline(url: str) -> None:
 
 def run_online(connection: Any) -> None:
     schema = configure(connection.dialect.name, connection=connection)
-    migrate.take_turn(connection, schema)
+    if migrates():
+        migrate.take_turn(connection, schema)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -63,8 +73,12 @@ def main() -> None:
     elif (given := config.attributes.get("connection")) is not None:
         run_online(given)
     else:
-        with open_engine(url).begin() as connection:
+        engine = open_engine(url)
+        if migrates():
+            use_write_ahead_log(engine)
+        with engine.begin() as connection:
             run_online(connection)
+        engine.dispose()
 
 
 main()

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
 from tokenmem.errors import InvalidArgument
 
@@ -102,10 +103,10 @@ def checked_schema(schema: str | None) -> str | None:
     Raises:
         InvalidArgument: it is not a lower-case SQL identifier of at most 63 characters.
     """
-    if schema is None or _IDENTIFIER.fullmatch(schema):
+    if schema is None or (isinstance(schema, str) and _IDENTIFIER.fullmatch(schema)):
         return schema
     raise InvalidArgument(
-        f"schema {schema!r}: use lower-case letters, digits and underscores, at most 63, not a digit first"
+        f"schema {schema!r:.80}: use lower-case letters, digits and underscores, at most 63, not a digit first"
     )
 
 

@@ -11,6 +11,14 @@ down_revision = None
 branch_labels = ("tokenmem",)
 depends_on = None
 
+VIEWS = {
+    "conversation_overview": "One row a conversation: how long it is and what its model calls cost",
+    "message_log": "Every message as a person reads it, tool calls included",
+    "tool_calls": "One row a tool call, with its result; a call id may occur again: each has its own result",
+    "usage_by_day": "What each model cost, by the day (UTC)",
+    "call_windows": "Every message that each model call sent, the pinned ones included",
+}
+
 
 def upgrade() -> None:
     schema = op.get_context().version_table_schema
@@ -19,14 +27,17 @@ def upgrade() -> None:
     create_messages(schema, dialect)
     create_llm_calls(schema, dialect)
     create_append_keys(schema)
-    for statement in views(f"{schema}." if schema else "", dialect):
-        op.execute(statement)
+    prefix = f"{schema}." if schema else ""
+    for name, query in views(prefix, dialect).items():
+        op.execute(f"CREATE VIEW {prefix}{name} AS\n{query}")
+        if dialect == "postgresql":
+            op.execute(f"COMMENT ON VIEW {prefix}{name} IS '{VIEWS[name]}'")
 
 
 def downgrade() -> None:
     schema = op.get_context().version_table_schema
     prefix = f"{schema}." if schema else ""
-    for view in ("call_windows", "usage_by_day", "tool_calls", "message_log", "conversation_overview"):
+    for view in VIEWS:
         op.execute(f"DROP VIEW {prefix}{view}")
     for table in ("append_keys", "llm_calls", "messages", "conversations"):
         op.drop_table(table, schema=schema)
@@ -93,9 +104,11 @@ def create_conversations(schema: str | None, dialect: str) -> None:
         moment("updated_at", dialect, "When it last changed, UTC"),
         schema=schema,
         comment="One row a conversation; its lock is the order of its messages",
-        # Room on every page, so that the counters are updated in place (HOT).
-        postgresql_with={"fillfactor": 90},
     )
+    if dialect == "postgresql":
+        # Room on every page, so that the counters are updated in place (HOT). As a statement: SQLAlchemy 2.0
+        # has no table option for it.
+        op.execute(f"ALTER TABLE {schema}.conversations SET (fillfactor = 90)")
     op.create_index(
         "conversations_by_owner",
         "conversations",
@@ -199,94 +212,138 @@ def create_append_keys(schema: str | None) -> None:
 
 # What the two engines write differently in the views.
 POSTGRESQL = {
-    "calls": """json_array_elements(CASE json_typeof(m.payload -> 'tool_calls')
-        WHEN 'array' THEN m.payload -> 'tool_calls' ELSE '[]' END)
-        WITH ORDINALITY AS listed (call, number)""",
-    "call_id": "listed.call ->> 'id'",
-    "call_number": "listed.number",
-    "call_name": "COALESCE(listed.call -> 'function' ->> 'name', listed.call ->> 'name')",
-    "call_arguments": "COALESCE(listed.call -> 'function' ->> 'arguments', listed.call ->> 'arguments')",
-    "answered_id": "r.payload ->> 'tool_call_id'",
-    "join_calls": "string_agg({call}, E'\\n')",
-    "newline": "E'\\n'",
+    "calls": """json_array_elements(CASE
+        WHEN json_typeof(m.payload -> 'tool_calls') = 'array' THEN m.payload -> 'tool_calls'
+        WHEN json_typeof(m.payload -> 'function_call') = 'object'
+        THEN json_build_array(m.payload -> 'function_call')
+        ELSE '[]' END) WITH ORDINALITY AS listed (item, number)""",
+    "parts": """json_array_elements(CASE
+        WHEN json_typeof(m.payload -> 'content') = 'array' THEN m.payload -> 'content'
+        ELSE '[]' END) WITH ORDINALITY AS listed (item, number)""",
+    "item": "listed.item",
+    "number": "listed.number",
+    "lines": "string_agg(line, E'\\n' ORDER BY place, number)",
     "day": "CAST(created_at AT TIME ZONE 'UTC' AS date)",
-    "number": "bigint",
+    "integer": "bigint",
 }
 SQLITE = {
-    "calls": """json_each(CASE json_type(m.payload, '$.tool_calls')
-        WHEN 'array' THEN json_extract(m.payload, '$.tool_calls') ELSE '[]' END) AS listed""",
-    "call_id": "json_extract(listed.value, '$.id')",
-    "call_number": "listed.key + 1",
-    "call_name": """COALESCE(json_extract(listed.value, '$.function.name'),
-        json_extract(listed.value, '$.name'))""",
-    "call_arguments": """COALESCE(json_extract(listed.value, '$.function.arguments'),
-        json_extract(listed.value, '$.arguments'))""",
-    "answered_id": "json_extract(r.payload, '$.tool_call_id')",
-    "join_calls": "group_concat({call}, char(10))",
-    "newline": "char(10)",
+    "calls": """json_each(CASE
+        WHEN json_type(m.payload, '$.tool_calls') = 'array' THEN m.payload -> '$.tool_calls'
+        WHEN json_type(m.payload, '$.function_call') = 'object'
+        THEN json_array(json(m.payload -> '$.function_call'))
+        ELSE '[]' END) AS listed""",
+    # An element that is plain text stands in `value` without its quotes, so it is no JSON there.
+    "parts": """json_each(CASE
+        WHEN json_type(m.payload, '$.content') = 'array' THEN m.payload -> '$.content'
+        ELSE '[]' END) AS listed""",
+    "item": "CASE listed.type WHEN 'object' THEN listed.value END",
+    "number": "listed.key + 1",
+    "lines": "group_concat(line, char(10))",
     "day": "substr(created_at, 1, 10)",
-    "number": "integer",
+    "integer": "integer",
 }
 
 
-def views(prefix: str, dialect: str) -> list[str]:
+def value(dialect: str, document: str, *path: str) -> str:
+    """What stands at a path of a JSON document, as text: a string's own, else its JSON, null as NULL."""
+    if dialect == "postgresql":
+        *parents, last = (f"'{key}'" for key in path)
+        return f"({' -> '.join([document, *parents])} ->> {last})"
+    place = f"'$.{'.'.join(path)}'"
+    return (
+        f"CASE json_type({document}, {place}) WHEN 'text' THEN {document} ->> {place} "
+        f"WHEN 'null' THEN NULL ELSE {document} -> {place} END"
+    )
+
+
+def first(dialect: str, document: str, *paths: str) -> str:
+    """The first of several paths at which something stands."""
+    return f"COALESCE({', '.join(value(dialect, document, *path.split('.')) for path in paths)})"
+
+
+def views(prefix: str, dialect: str) -> dict[str, str]:
     words = POSTGRESQL if dialect == "postgresql" else SQLITE
-    shown_call = f"{words['call_name']} || '(' || COALESCE({words['call_arguments']}, '') || ')'"
-    shown_calls = words["join_calls"].format(call=shown_call)
-    return [
-        f"""CREATE VIEW {prefix}conversation_overview AS
-SELECT c.id, c.owner, c.title, c.message_count, c.total_tokens, c.token_counter,
+    calls, item, number = words["calls"], f"({words['item']})", words["number"]
+    call_id = value(dialect, item, "id")
+    call_name = first(dialect, item, "function.name", "custom.name", "name")
+    part_input = f"'(' || COALESCE({value(dialect, item, 'input')}, '') || ')'"
+    call_arguments = first(dialect, item, "function.arguments", "custom.input", "arguments")
+    return {
+        "conversation_overview": f"""SELECT c.id, c.owner, c.title, c.message_count, c.total_tokens,
+    c.token_counter,
     (SELECT count(*) FROM {prefix}llm_calls l WHERE l.conversation_id = c.id) AS calls,
     (SELECT sum(l.input_tokens) FROM {prefix}llm_calls l WHERE l.conversation_id = c.id) AS input_tokens,
     (SELECT sum(l.output_tokens) FROM {prefix}llm_calls l WHERE l.conversation_id = c.id) AS output_tokens,
     c.created_at, c.updated_at
 FROM {prefix}conversations c""",
-        f"""CREATE VIEW {prefix}message_log AS
-SELECT m.conversation_id, m.position, m.role, m.kind,
-    CASE m.kind WHEN 'tool_call' THEN
-        COALESCE(NULLIF(m.content, '') || {words["newline"]}, '')
-        || COALESCE((SELECT {shown_calls} FROM {words["calls"]}), '')
-    ELSE m.content END AS text,
+        # The text, then what else there is: a refusal, parts without text (an image as [image_url]), calls.
+        "message_log": f"""SELECT m.conversation_id, m.position, m.role, m.kind,
+    CASE WHEN m.payload IS NULL THEN m.content ELSE COALESCE((
+        SELECT {words["lines"]} FROM (
+            SELECT 1 AS place, 1 AS number, NULLIF(m.content, '') AS line
+            UNION ALL
+            SELECT 2, 1, {value(dialect, "m.payload", "refusal")}
+            UNION ALL
+            SELECT 3, {number}, COALESCE({value(dialect, item, "refusal")},
+                {value(dialect, item, "name")} || {part_input}, {value(dialect, item, "content")},
+                '[' || {value(dialect, item, "type")} || ']')
+            FROM {words["parts"]} WHERE {value(dialect, item, "text")} IS NULL
+            UNION ALL
+            SELECT 4, {number}, COALESCE({call_name}, '?') || '(' || COALESCE({call_arguments}, '') || ')'
+            FROM {calls}
+        ) AS lines WHERE line IS NOT NULL
+    ), m.content) END AS text,
     m.token_count, m.tokens_before + m.token_count AS running_total, m.pinned, m.created_at,
     c.owner, c.title
 FROM {prefix}messages m JOIN {prefix}conversations c ON c.id = m.conversation_id""",
-        f"""CREATE VIEW {prefix}tool_calls AS
-WITH called AS (
-    SELECT m.conversation_id, m.position, {words["call_number"]} AS number, {words["call_id"]} AS call_id,
-        {words["call_name"]} AS name, {words["call_arguments"]} AS arguments
-    FROM {prefix}messages m, {words["calls"]}
+        # The n-th call with an id in a message is answered by the n-th result with that id behind it, before
+        # the id is called again. Calls of the old kind have no id: their function's name stands for it.
+        # Windows, all by conversation, and no GROUP BY: so both engines read the one conversation asked for.
+        "tool_calls": f"""WITH events AS (
+    SELECT m.conversation_id, m.position, {number} AS number, {call_id} AS call_id, {call_name} AS name,
+        {call_arguments} AS arguments, COALESCE({call_id}, {call_name}, '') AS answer_key, NULL AS content
+    FROM {prefix}messages m, {calls}
     WHERE m.kind = 'tool_call'
+    UNION ALL
+    SELECT m.conversation_id, m.position, 0, NULL, NULL,
+        NULL, {first(dialect, "m.payload", "tool_call_id", "name")}, m.content
+    FROM {prefix}messages m
+    WHERE m.kind = 'tool_result'
+), placed AS (
+    SELECT events.*, max(CASE WHEN number > 0 THEN position END) OVER (
+        PARTITION BY conversation_id, answer_key ORDER BY position) AS called_at
+    FROM events
+), numbered AS (
+    SELECT placed.*, row_number() OVER (
+        PARTITION BY conversation_id, answer_key, called_at, number > 0 ORDER BY position, number) AS turn
+    FROM placed
 ), paired AS (
-    SELECT called.*, lead(position) OVER (
-        PARTITION BY conversation_id, call_id ORDER BY position, number) AS called_again
-    FROM called
-), answered AS (
-    SELECT paired.*, (
-        SELECT min(r.position) FROM {prefix}messages r
-        WHERE r.conversation_id = paired.conversation_id AND r.kind = 'tool_result'
-            AND r.position > paired.position AND {words["answered_id"]} = paired.call_id
-            AND (paired.called_again IS NULL OR r.position < paired.called_again)
-        ) AS result_position
-    FROM paired
+    SELECT numbered.*, lead(position) OVER turns AS result_position, lead(content) OVER turns AS result
+    FROM numbered
+    WINDOW turns AS (PARTITION BY conversation_id, answer_key, called_at, turn ORDER BY position)
 )
-SELECT a.conversation_id, a.position, a.number, a.call_id, a.name, a.arguments,
-    a.result_position, r.content AS result, a.result_position IS NULL AS unanswered
-FROM answered a
-LEFT JOIN {prefix}messages r ON r.conversation_id = a.conversation_id AND r.position = a.result_position""",
-        f"""CREATE VIEW {prefix}usage_by_day AS
-SELECT {words["day"]} AS day, model, count(*) AS calls,
+SELECT conversation_id, position, number, call_id, name, arguments, result_position, result,
+    result_position IS NULL AS unanswered
+FROM paired
+WHERE number > 0""",
+        "usage_by_day": f"""SELECT {words["day"]} AS day, model, count(*) AS calls,
     sum(CASE status WHEN 'ok' THEN 0 ELSE 1 END) AS failed_calls,
-    CAST(sum(window_tokens) AS {words["number"]}) AS window_tokens,
-    CAST(sum(input_tokens) AS {words["number"]}) AS input_tokens,
-    CAST(sum(cached_tokens) AS {words["number"]}) AS cached_tokens,
-    CAST(sum(output_tokens) AS {words["number"]}) AS output_tokens,
-    CAST(sum(reasoning_tokens) AS {words["number"]}) AS reasoning_tokens
+    CAST(sum(window_tokens) AS {words["integer"]}) AS window_tokens,
+    CAST(sum(input_tokens) AS {words["integer"]}) AS input_tokens,
+    CAST(sum(cached_tokens) AS {words["integer"]}) AS cached_tokens,
+    CAST(sum(output_tokens) AS {words["integer"]}) AS output_tokens,
+    CAST(sum(reasoning_tokens) AS {words["integer"]}) AS reasoning_tokens
 FROM {prefix}llm_calls
 GROUP BY {words["day"]}, model""",
-        f"""CREATE VIEW {prefix}call_windows AS
-SELECT l.conversation_id, l.number, l.model, l.status, m.position, m.role, m.kind, m.content,
+        # Two ranges rather than one with OR: a call is not to read all that lies before its window.
+        "call_windows": "\nUNION ALL\n".join(
+            f"""SELECT l.conversation_id, l.number, l.model, l.status, m.position, m.role, m.kind, m.content,
     m.token_count, m.pinned, l.created_at AS called_at
 FROM {prefix}llm_calls l
-JOIN {prefix}messages m ON m.conversation_id = l.conversation_id
-    AND m.position <= l.last_position AND (m.position >= l.first_position OR m.pinned)""",
-    ]
+JOIN {prefix}messages m ON m.conversation_id = l.conversation_id AND {which}"""
+            for which in (
+                "m.position BETWEEN l.first_position AND l.last_position",
+                "m.pinned AND m.position < l.first_position",
+            )
+        ),
+    }

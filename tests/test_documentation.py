@@ -1,0 +1,91 @@
+"""The documentation: its examples run as printed, its queries too, and its links lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tokenmem.engine import open_engine
+from tokenmem.store import Store
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md"))
+BLOCK = re.compile(r"^```(?P<kind>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:
+    """The line and the text of each block that is marked as this kind and nothing more."""
+    text = page.read_text(encoding="utf-8")
+    for block in BLOCK.finditer(text):
+        if block["kind"].strip() == kind:
+            yield text.count("\n", 0, block.start("code")), block["code"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "python"))], ids=name)
+def test_examples_run_as_printed(page: Path, tmp_path: Path) -> None:
+    """One page after the other as one program, in an empty directory; `python no-run` is not run."""
+    # Each block where it stands in the page, so that a traceback names the page's own lines.
+    program = ""
+    for line, code in blocks(page, "python"):
+        program += "\n" * (line - program.count("\n")) + code
+    (tmp_path / "example.py").write_text(program, encoding="utf-8")
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TOKENMEM_", "OPENAI_")) and key != "PYTHONPATH"
+    }
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "example.py")],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{name(page)}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "sql"))], ids=name)
+def test_queries_run_as_printed(page: Path, database_url: str) -> None:
+    engine = open_engine(database_url)
+    Store(engine).upgrade()
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET search_path = tokenmem")
+        for _, code in blocks(page, "sql"):
+            for query in filter(str.strip, re.split(r";\s*$", code, flags=re.MULTILINE)):
+                connection.exec_driver_sql(query)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    missing = []
+    for target in LINK.findall(prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (heading and heading not in headings(file)):
+            missing.append(target)
+    assert missing == []
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}

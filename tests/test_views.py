@@ -1,0 +1,359 @@
+"""The views: rows checked by hand, alike on both engines, and read by index for one conversation."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tokenmem import Message, Store
+from tokenmem.engine import open_engine
+
+
+class Database:
+    """A migrated database: a store to write with, and plain SQL to read with, as a person does."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = open_engine(url)
+        self.store = Store(self.engine)
+        self.store.upgrade()
+        self.prefix = "tokenmem." if self.engine.dialect.name == "postgresql" else ""
+
+    def read(self, columns: str, view: str, rest: str = "") -> list[tuple[Any, ...]]:
+        with self.engine.connect() as connection:
+            query = f"SELECT {columns} FROM {self.prefix}{view} {rest}"
+            return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+    def add_call(self, conversation_id: str, number: int, **columns: Any) -> None:
+        columns = {"model": "gpt-4o", "status": "ok", **columns}
+        row = {"conversation_id": conversation_id, "number": number, **columns}
+        names = ", ".join(row)
+        values = ", ".join(f":{name}" for name in row)
+        with self.engine.begin() as connection:
+            statement = f"INSERT INTO {self.prefix}llm_calls ({names}) VALUES ({values})"
+            connection.execute(sa.text(statement), row)
+
+    def plan(self, view: str) -> str:
+        """How the engine reads one conversation through a view."""
+        postgresql = self.engine.dialect.name == "postgresql"
+        explain = "EXPLAIN" if postgresql else "EXPLAIN QUERY PLAN"
+        query = f"{explain} SELECT * FROM {self.prefix}{view} WHERE conversation_id = 'c1'"
+        with self.engine.connect() as connection:
+            if postgresql:  # the tables are too small for it to choose an index where it may
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            return "\n".join(row[-1] for row in connection.exec_driver_sql(query))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.engine.dispose()
+
+
+def user(text: str = "go") -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def calling(*calls: dict[str, Any], content: Any = None) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, "tool_calls": list(calls)}
+
+
+def function(call_id: Any, name: Any = "look", arguments: Any = "{}") -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def result(call_id: Any, text: str) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+
+PAIRS = "position, number, call_id, result_position, result"
+
+
+def pairs(database: Database, *messages: dict[str, Any]) -> list[tuple[Any, ...]]:
+    database.store.append("c1", messages)
+    return database.read(PAIRS, "tool_calls", "ORDER BY position, number")
+
+
+def test_parallel_tool_calls_have_each_its_own_result(database: Database) -> None:
+    found = pairs(
+        database,
+        user(),
+        calling(function("a"), function("b"), function("c")),
+        result("c", "third"),
+        result("a", "first"),
+        {"role": "assistant", "content": "done"},
+    )
+    assert found == [
+        (2, 1, "a", 4, "first"),
+        (2, 2, "b", None, None),
+        (2, 3, "c", 3, "third"),
+    ]
+    unanswered = database.read("call_id, unanswered", "tool_calls", "ORDER BY number")
+    assert [(name, bool(flag)) for name, flag in unanswered] == [("a", False), ("b", True), ("c", False)]
+
+
+def test_a_call_id_used_again_is_answered_by_the_result_behind_it(database: Database) -> None:
+    found = pairs(
+        database,
+        calling(function("a")),
+        result("a", "old"),
+        calling(function("a")),
+        result("a", "new"),
+        calling(function("a")),
+    )
+    assert found == [(1, 1, "a", 2, "old"), (3, 1, "a", 4, "new"), (5, 1, "a", None, None)]
+
+
+def test_an_unanswered_call_leaves_the_result_to_the_next_with_its_id(database: Database) -> None:
+    found = pairs(database, calling(function("a")), user(), calling(function("a")), result("a", "new"))
+    assert found == [(1, 1, "a", None, None), (3, 1, "a", 4, "new")]
+
+
+def test_a_call_id_used_twice_in_one_message_takes_the_results_in_turn(database: Database) -> None:
+    calls = calling(function("a"), function("a"), function("a"))
+    found = pairs(database, calls, result("a", "first"), result("a", "second"))
+    assert found == [(1, 1, "a", 2, "first"), (1, 2, "a", 3, "second"), (1, 3, "a", None, None)]
+
+
+def test_results_that_answer_no_call_are_no_calls(database: Database) -> None:
+    found = pairs(
+        database,
+        result("a", "before it was called"),
+        calling(function("a")),
+        result("a", "the answer"),
+        result("a", "once more"),
+        result("b", "never called"),
+    )
+    assert found == [(2, 1, "a", 3, "the answer")]
+
+
+def test_conversations_do_not_answer_one_another(database: Database) -> None:
+    database.store.append("c1", [calling(function("a"))])
+    database.store.append("c2", [calling(function("a")), result("a", "mine")])
+    found = database.read("conversation_id, result", "tool_calls", "ORDER BY 1")
+    assert found == [("c1", None), ("c2", "mine")]
+
+
+def test_the_old_kind_of_function_call(database: Database) -> None:
+    call = {"name": "look", "arguments": '{"at":1}'}
+    messages = [
+        {"role": "assistant", "content": None, "function_call": call},
+        {"role": "function", "name": "look", "content": "a house"},
+        {"role": "assistant", "content": None, "tool_calls": None, "function_call": {"name": "other"}},
+    ]
+    assert pairs(database, *messages) == [(1, 1, None, 2, "a house"), (3, 1, None, None, None)]
+    assert database.read("text", "message_log", "ORDER BY position") == [
+        ('look({"at":1})',),
+        ("a house",),
+        ("other()",),
+    ]
+
+
+def test_custom_tool_calls(database: Database) -> None:
+    call = {"id": "a", "type": "custom", "custom": {"name": "run", "input": "print(1)"}}
+    database.store.append("c1", [calling(call), result("a", "1")])
+    assert database.read("name, arguments, result", "tool_calls") == [("run", "print(1)", "1")]
+    assert database.read("text", "message_log", "WHERE position = 1") == [("run(print(1))",)]
+
+
+ODD_CALLS = [
+    (function(7), ("7", "look", "{}")),
+    (function(1.50), ("1.5", "look", "{}")),
+    (function(True), ("true", "look", "{}")),
+    (function(10**30), (str(10**30), "look", "{}")),
+    (function({"a": [1, None]}), ('{"a":[1,null]}', "look", "{}")),
+    (function(None), (None, "look", "{}")),
+    (function("a", name=None), ("a", None, "{}")),
+    (function("a", name=["x"]), ("a", '["x"]', "{}")),
+    (function("a", arguments={"city": "Zürich", "n": 1.0}), ("a", "look", '{"city":"Zürich","n":1.0}')),
+    (function("a", arguments=None), ("a", "look", None)),
+    (function("a", arguments='say "hi"\n%s :name'), ("a", "look", 'say "hi"\n%s :name')),
+    ({"id": "a", "function": "look"}, ("a", None, None)),
+    ({"id": "a", "function": ["look"]}, ("a", None, None)),
+    ({"id": "a", "function": None, "name": "flat", "arguments": "1"}, ("a", "flat", "1")),
+    ({}, (None, None, None)),
+]
+
+
+def test_calls_of_odd_types_are_shown_as_their_json(database: Database) -> None:
+    for number, (call, _) in enumerate(ODD_CALLS):
+        answer = {"role": "tool", "tool_call_id": call.get("id"), "content": "it"}
+        database.store.append(f"c{number:02}", [calling(call), answer])
+    found = database.read("call_id, name, arguments", "tool_calls", "ORDER BY conversation_id")
+    assert found == [shown for _, shown in ODD_CALLS]
+    results = database.read("result", "tool_calls", "ORDER BY conversation_id")
+    assert results == [("it" if shown[0] else None,) for _, shown in ODD_CALLS]
+    log = database.read("text", "message_log", "WHERE position = 1 ORDER BY conversation_id")
+    assert log == [(f"{name or '?'}({arguments or ''})",) for _, (_, name, arguments) in ODD_CALLS]
+
+
+TEXTS = [
+    (user("plain"), "plain"),
+    (user(""), ""),
+    ({"role": "assistant", "content": None}, None),
+    ({"role": "assistant"}, None),
+    ({"role": "user", "name": "Ann", "content": "named"}, "named"),
+    ({"role": "assistant", "content": None, "refusal": "I cannot"}, "I cannot"),
+    ({"role": "assistant", "content": "text", "refusal": None, "tool_calls": None}, "text"),
+    ({"role": "user", "content": []}, None),
+    ({"role": "user", "content": ["bare", {"type": "text", "text": "part"}]}, "bare\npart"),
+    (
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "https://example.com/house.png"}},
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+            ],
+        },
+        "What is this?\n[image_url]\n[input_audio]",
+    ),
+    ({"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot"}]}, "I cannot"),
+    ({"role": "user", "content": [{"type": None}, {}]}, None),
+    (
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {"at": 1}}],
+        },
+        'look({"at":1})',
+    ),
+    (
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "a house"}]},
+        "a house",
+    ),
+    ({"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "sun"}]}, "sun"),
+    (calling(function("a", "look", '{"at":1}'), content="Let me see."), 'Let me see.\nlook({"at":1})'),
+    (calling(function("a", "one", "1"), function("b", "two", "2"), content=""), "one(1)\ntwo(2)"),
+]
+
+
+def test_message_log_shows_what_a_person_reads(database: Database) -> None:
+    database.store.append("c1", [message for message, _ in TEXTS])
+    assert database.read("text", "message_log", "ORDER BY position") == [(text,) for _, text in TEXTS]
+
+
+def test_message_log_carries_the_running_total_and_the_conversation(database: Database) -> None:
+    messages = [Message.system("Be brief.", pinned=True), *map(Message.user, ("one", "two", "three"))]
+    database.store.append("c1", messages, owner="ann", title="Numbers")
+    stored = database.store.messages("c1")
+    total, expected = 0, []
+    for message in stored:
+        total += message.token_count
+        pinned = message.position == 1
+        expected.append(("c1", message.position, message.token_count, total, pinned, "ann", "Numbers"))
+    columns = "conversation_id, position, token_count, running_total, pinned, owner, title"
+    assert database.read(columns, "message_log", "ORDER BY position") == expected
+    assert total == database.store.conversation("c1").total_tokens
+
+
+def test_conversation_overview_sums_the_calls(database: Database) -> None:
+    database.store.append("c1", [user(), user()], owner="ann", title="Two")
+    database.store.append("c2", [user()])
+    database.add_call("c1", 1, input_tokens=10, output_tokens=3)
+    database.add_call("c1", 2, input_tokens=20, output_tokens=None, status="error")
+    columns = "id, owner, title, message_count, calls, input_tokens, output_tokens"
+    assert database.read(columns, "conversation_overview", "ORDER BY id") == [
+        ("c1", "ann", "Two", 2, 2, 30, 3),
+        ("c2", None, None, 1, 0, None, None),
+    ]
+    total = database.store.conversation("c1").total_tokens
+    found = database.read("total_tokens, token_counter", "conversation_overview", "WHERE id = 'c1'")
+    assert found == [(total, "o200k_base")]
+
+
+def test_usage_by_day_is_by_utc_day_and_model(database: Database) -> None:
+    database.store.append("c1", [user()])
+    spent = {"window_tokens": 8, "input_tokens": 10, "output_tokens": 2}
+    database.add_call("c1", 1, created_at="2025-03-01T23:59:59.999Z", **spent, cached_tokens=4)
+    database.add_call("c1", 2, created_at="2025-03-01T00:00:00.000Z", **spent, reasoning_tokens=1)
+    database.add_call("c1", 3, created_at="2025-03-02T00:00:00.000Z", status="error")
+    database.add_call("c1", 4, created_at="2025-03-01T12:00:00.000Z", model="o3", status="cancelled")
+    found = database.read("*", "usage_by_day", "ORDER BY day, model")
+    assert [(str(day), *rest) for day, *rest in found] == [
+        ("2025-03-01", "gpt-4o", 2, 0, 16, 20, 4, 4, 1),
+        ("2025-03-01", "o3", 1, 1, None, None, None, None, None),
+        ("2025-03-02", "gpt-4o", 1, 1, None, None, None, None, None),
+    ]
+
+
+def test_call_windows_list_what_each_call_sent(database: Database) -> None:
+    pinned = [Message.system("first", pinned=True), Message.user("a"), Message.user("b")]
+    later = [Message.user("c"), Message.system("later", pinned=True), Message.user("d")]
+    database.store.append("c1", [*pinned, *later])
+    database.add_call("c1", 1, first_position=2, last_position=3)
+    database.add_call("c1", 2, first_position=6, last_position=6, status="error")
+    database.add_call("c1", 3, first_position=1, last_position=2)
+    database.add_call("c1", 4)  # failed before a window was loaded
+    sent = database.read("number, status, content", "call_windows", "ORDER BY number, position")
+    assert sent == [
+        *((1, "ok", content) for content in ("first", "a", "b")),
+        *((2, "error", content) for content in ("first", "later", "d")),
+        *((3, "ok", content) for content in ("first", "a")),
+    ]
+
+
+@pytest.mark.parametrize("view", ["message_log", "tool_calls", "call_windows"])
+def test_one_conversation_is_read_by_index(database: Database, view: str) -> None:
+    plan = database.plan(view)
+    if database.prefix:
+        conditions = re.findall(r"Scan .*on (?:messages|llm_calls|conversations) .*\n(.*)", plan)
+        assert conditions
+        assert all(re.search(r"(Index|Recheck) Cond: .*id = 'c1'", line) for line in conditions), plan
+        return
+    reads = [line for line in plan.splitlines() if line.split()[1] in ("m", "l", "c")]
+    assert reads
+    assert all(line.startswith("SEARCH") for line in reads), plan
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=9)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+IDS = st.sampled_from(["a", "b", 1, None])
+CALLS = st.fixed_dictionaries(
+    {},
+    optional={"id": IDS | JSON, "function": st.fixed_dictionaries({"name": JSON, "arguments": JSON}) | JSON},
+)
+PARTS = TEXT | st.fixed_dictionaries({}, optional={"type": JSON, "text": JSON, "refusal": JSON, "name": JSON})
+CONTENT = st.none() | TEXT | st.lists(PARTS, max_size=3)
+MESSAGES = st.one_of(
+    st.fixed_dictionaries({"role": st.just("tool"), "tool_call_id": IDS, "content": CONTENT}),
+    st.fixed_dictionaries(
+        {"role": st.just("assistant"), "content": CONTENT},
+        optional={"tool_calls": st.lists(CALLS, max_size=3), "refusal": JSON, "function_call": JSON},
+    ),
+)
+
+
+@pytest.fixture
+def both(sqlite_url: str, postgres_url: str) -> Iterator[tuple[Database, Database]]:
+    databases = Database(sqlite_url), Database(postgres_url)
+    yield databases
+    for database in databases:
+        database.engine.dispose()
+
+
+def test_both_engines_answer_alike(both: tuple[Database, Database]) -> None:
+    @given(st.lists(MESSAGES, min_size=1, max_size=6))
+    @hypothesis_settings(max_examples=60)
+    def alike(messages: list[dict[str, Any]]) -> None:
+        answers = []
+        for database in both:
+            database.store.append("c1", messages)
+            log = database.read(
+                "position, role, kind, text, token_count, running_total", "message_log", "ORDER BY 1"
+            )
+            calls = database.read(f"{PAIRS}, name, arguments", "tool_calls", "ORDER BY 1, 2")
+            answers.append((log, calls))
+            database.store.delete("c1")
+        assert answers[0] == answers[1]
+
+    alike()
