@@ -36,26 +36,19 @@ def fill(store: Store, conversation_id: str, messages: int) -> None:
         if postgresql
         else f"(WITH RECURSIVE s(n) AS ({recursive}) SELECT n FROM s)"
     )
+    statements = [
+        f"""INSERT INTO {schema}messages
+            (conversation_id, position, role, kind, content, token_count, tokens_before)
+        SELECT :id, n, CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END, 'message', :content,
+            {TOKENS}, (n - 1) * {TOKENS} FROM {series}""",
+        f"UPDATE {schema}messages SET token_count = {TOKENS} WHERE conversation_id = :id AND position = 1",
+        f"""UPDATE {schema}conversations SET last_position = :count, message_count = :count,
+            total_tokens = :count * {TOKENS} WHERE id = :id""",
+    ]
+    parameters = {"id": conversation_id, "content": CONTENT, "count": messages}
     with store.engine.begin() as connection:
-        connection.execute(
-            sa.text(
-                f"INSERT INTO {schema}messages (conversation_id, position, role, kind, content, token_count, "
-                f"tokens_before) SELECT :id, n, CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END, 'message', "
-                f":content, {TOKENS}, (n - 1) * {TOKENS} FROM {series}"
-            ),
-            {"id": conversation_id, "content": CONTENT},
-        )
-        connection.execute(
-            sa.text(f"UPDATE {schema}messages SET token_count = {TOKENS} WHERE conversation_id = :id AND position = 1"),
-            {"id": conversation_id},
-        )
-        connection.execute(
-            sa.text(
-                f"UPDATE {schema}conversations SET last_position = :count, message_count = :count, "
-                f"total_tokens = :count * {TOKENS} WHERE id = :id"
-            ),
-            {"id": conversation_id, "count": messages},
-        )
+        for statement in statements:
+            connection.execute(sa.text(statement), parameters)
 
 
 def measure(store: Store, conversation_id: str, token_limit: int) -> float:
@@ -96,9 +89,10 @@ def main() -> None:
                 fill(store, f"messages-{length}", length)
             for other in range(OTHERS):
                 fill(store, f"other-{other}", 50)
-            print(f"| engine | token limit | {arguments.short:,} messages | {arguments.long:,} messages | ratio |")
+            lengths = arguments.short, arguments.long
+            print(f"| engine | token limit | {lengths[0]:,} messages | {lengths[1]:,} messages | ratio |")
             print("|---|---|---|---|---|")
-            print(compare(store, arguments.token_limit, arguments.repetitions, arguments.short, arguments.long))
+            print(compare(store, arguments.token_limit, arguments.repetitions, *lengths))
 
 
 if __name__ == "__main__":

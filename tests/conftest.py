@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import PostgresServer, PostgresUnavailable, running_server
+from tests.stores import VARIANTS, Databases, Direct, Stores
+from tokenmem import Store
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -67,3 +69,35 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """An empty database, once on each engine."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Migrated databases; the PostgreSQL server is asked for when the first test needs it."""
+    return Databases(tmp_path_factory.mktemp("databases"), lambda: request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ready_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> str:
+    """A migrated database without rows, once on each engine."""
+    return databases.of(request.param, tmp_path)
+
+
+@pytest.fixture(params=VARIANTS)
+def stores(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Stores]:
+    """Opens stores on one migrated database; every engine in both colours."""
+    opened = Stores(request.param, databases.of(request.param, tmp_path))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(stores: Stores) -> Store:
+    """A store, on every engine in both colours."""
+    return stores.open()
+
+
+@pytest.fixture
+def sql(stores: Stores) -> Direct:
+    """SQL behind that store's back."""
+    return stores.sql

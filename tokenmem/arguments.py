@@ -13,8 +13,14 @@ from tokenmem.models import JSONObject, StartOn
 LONGEST_ID = 255
 """Characters of a conversation's id, an owner, a title's or an idempotency key's name."""
 
+LARGEST_COST = 2**31 - 1
+"""The most tokens that one message may cost: what an integer column holds."""
+
 LARGEST_COUNT = 2**53
 """The largest token limit or position: what every JSON reader still takes as a whole number."""
+
+LONGEST_AGE = timedelta(days=365_000)
+"""Some thousand years: both databases' calendars go back so far."""
 
 STARTS: tuple[str, ...] = get_args(StartOn)
 
@@ -41,22 +47,34 @@ def optional_name(value: Any, what: str) -> str | None:
     return None if value is None else checked_name(value, what)
 
 
-def checked_number(value: Any, what: str, *, least: int = 0) -> int:
-    """A whole number that is not too small.
+def checked_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST_COUNT) -> int:
+    """A whole number that is neither too small nor too large.
 
     Raises:
         InvalidArgument: it is not; the text names the value.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgument(f"{what} is {value!r:.40}; pass a whole number")
-    if not least <= value <= LARGEST_COUNT:
-        raise InvalidArgument(f"{what} is {value}; pass {least} to {LARGEST_COUNT}")
+    if not least <= value <= most:
+        shown = value if abs(value) <= LARGEST_COUNT else f"of {value.bit_length()} bits"
+        raise InvalidArgument(f"{what} is {shown}; pass {least} to {most}")
     return value
 
 
 def optional_number(value: Any, what: str, *, least: int = 0) -> int | None:
     """The same, or None."""
     return None if value is None else checked_number(value, what, least=least)
+
+
+def optional_flag(value: Any, what: str) -> bool | None:
+    """True, False or None.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True, False or None")
 
 
 def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
@@ -71,12 +89,12 @@ def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
 
 
 def checked_age(value: Any) -> timedelta:
-    """How old: not negative.
+    """How old: not negative, and not before the databases' calendars begin.
 
     Raises:
-        InvalidArgument: it is no timedelta, or negative.
+        InvalidArgument: it is no timedelta, or not in that range.
     """
-    if isinstance(value, timedelta) and value >= timedelta(0):
+    if isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_AGE:
         return value
     raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
 

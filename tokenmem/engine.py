@@ -20,10 +20,11 @@ from tokenmem.errors import (
     SchemaOutOfDate,
     TokenmemError,
 )
+from tokenmem.formats import check_text
 from tokenmem.schema import DEFAULT_SCHEMA, checked_schema
 
 BUSY_TIMEOUT = 60.0
-"""Seconds that a SQLite writer waits for another one."""
+"""Seconds that a SQLite writer waits for another one, unless the URL says timeout."""
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a PostgreSQL server to answer, unless the URL says connect_timeout."""
@@ -61,6 +62,8 @@ def parse_url(url: str | sa.URL) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
+        check_text(parsed.render_as_string(hide_password=False), "the URL")
+        check_text(parsed.database or "", "the URL's database")
     except (exc.ArgumentError, ValueError, AttributeError):
         raise InvalidArgument(f"not a database URL; {_URL_HELP}") from None
     backend = parsed.get_backend_name()
@@ -85,7 +88,9 @@ def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
     if isinstance(url, AsyncEngine):
         raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
     parsed = parse_url(url)
-    engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql_engine(parsed)
+    with _checked_options(parsed):
+        sqlite = parsed.get_backend_name() == "sqlite"
+        engine = _sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed)
     _forked_engines.add(engine)
     return engine
 
@@ -107,9 +112,19 @@ def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine 
     if parsed.get_backend_name() == "sqlite":
         return open_engine(parsed)
     arguments = _postgresql_arguments(parsed)
-    engine = create_async_engine(parsed, poolclass=AsyncAdaptedQueuePool, **arguments)
+    with _checked_options(parsed):
+        engine = create_async_engine(parsed, poolclass=AsyncAdaptedQueuePool, **arguments)
     _forked_engines.add(engine.sync_engine)
     return engine
+
+
+@contextmanager
+def _checked_options(url: sa.URL) -> Iterator[None]:
+    """The part of a URL behind its question mark is SQLAlchemy's and the driver's to judge."""
+    try:
+        yield
+    except (exc.ArgumentError, ValueError, TypeError) as error:
+        raise InvalidArgument(f"{shown(url)}: {error}; correct or leave out that option") from None
 
 
 def _check_dialect(engine: sa.Engine) -> None:
@@ -153,7 +168,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         poolclass=QueuePool,
         # A database in memory lives in its one connection; its users take turns.
         **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_TIMEOUT} if in_memory else {}),
-        connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+        connect_args={"check_same_thread": False}
+        | ({} if "timeout" in url.query else {"timeout": BUSY_TIMEOUT}),
         hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare_sqlite)
@@ -214,11 +230,24 @@ def translated_errors(url: sa.URL) -> Iterator[None]:
         raise _translate(error, url) from None
     except exc.SQLAlchemyError as error:
         raise DatabaseError(f"{shown(url)}: {type(error).__name__}: {error._message()}") from None
+    except Exception as error:
+        if not _of_driver(error):
+            raise
+        raise _translate(exc.DBAPIError("", None, error), url) from None
+
+
+def _of_driver(error: Exception) -> bool:
+    """Rows are fetched from the driver's own cursor, so its errors may come without SQLAlchemy's wrapping."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return bool(modules & {"sqlite3", "psycopg"})
 
 
 def shown(url: sa.URL) -> str:
-    """The URL without its password."""
-    return url.render_as_string(hide_password=True)
+    """The URL without its password, wherever it stands."""
+    hidden = {
+        name: "hidden" for name in url.query if "password" in name.lower()
+    }  # libpq: password, sslpassword
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutOfDate:
@@ -226,6 +255,7 @@ def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutO
     diagnosis = getattr(error.orig, "diag", None)
     # Only the primary message: PostgreSQL's detail quotes the row.
     text = (getattr(diagnosis, "message_primary", None) or str(error.orig)).strip().partition("\n")[0]
+    text = text.partition(" with text ")[0]  # SQLite's driver quotes what is no UTF-8
     if (state in _SCHEMA_STATES) if state else any(known in text for known in _SCHEMA_TEXTS):
         return SchemaOutOfDate(
             f"{shown(url)} has no tokenmem tables of this version ({text}); "
@@ -248,6 +278,8 @@ def _translate_sqlite(where: str, text: str, url: sa.URL) -> DatabaseError:
     if "unable to open" in text:
         remedy = "it is a directory; name a file in it" if os.path.isdir(url.database or "") else ""
         return DatabaseUnavailable(f"{where}; {remedy or 'check that its directory exists and is writable'}")
+    if "malformed" in text:
+        return DatabaseError(f"{where}; the file is damaged: restore it from a backup")
     if "not a database" in text:
         return DatabaseError(f"{where}; name another file")
     if any(known in text for known in _UNAVAILABLE_TEXTS):

@@ -26,8 +26,8 @@ class PydanticMessage(Protocol):
 MessageLike = Message | Mapping[str, Any] | PydanticMessage
 """What `append` takes: a Message, an OpenAI message as a dict, or one as the openai package returns it."""
 
-MAX_NESTING = 500
-"""How deep a payload may nest: SQLite's JSON functions, which the views use, stop at 1,000."""
+MAX_NESTING = 200
+"""How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
 
 _RESULT_PARTS = {"tool_result"}
 _CALL_PARTS = {"tool_call", "tool_use"}
@@ -59,6 +59,7 @@ def _parse(message: MessageLike, where: str) -> Message:
     pinned = False
     if isinstance(message, Message):
         pinned = message.pinned
+        _check_fields(message, where)
         original = message.to_openai()
     elif isinstance(message, Mapping):
         original = dict(message)
@@ -76,12 +77,22 @@ def _parse(message: MessageLike, where: str) -> Message:
     return Message(role, text, kind=kind, payload=payload, pinned=pinned)
 
 
+def _check_fields(message: Message, where: str) -> None:
+    """What a Message made by hand may hold although its types forbid it."""
+    if not isinstance(message.pinned, bool):
+        raise InvalidMessage(f"{where}: pinned is a {type(message.pinned).__name__}; use True or False")
+    payload: Any = message.payload
+    if payload is not None and not isinstance(payload, dict):
+        raise InvalidMessage(f"{where}: the payload is a {type(payload).__name__}; use a dict or None")
+    check_json(payload, where)  # before it is copied
+
+
 def _role(message: JSONObject, where: str) -> str:
     role = message.get("role")
     if role not in ROLES:
         shown = repr(role)[:40] if "role" in message else "missing"
         raise InvalidMessage(f"{where}: the role is {shown}; use one of {', '.join(ROLES)}")
-    return str(role)
+    return ROLES[ROLES.index(role)]  # the text itself, where an Enum of the caller's equals it
 
 
 def _content(message: JSONObject, where: str) -> Any:
@@ -231,6 +242,7 @@ class ConversationLine:
         messages: its messages, checked.
         owner: its owner, or None.
         title: its title, or None.
+        token_counter: the name of the counter that it is counted by, or None.
         metadata: the line's `metadata` and every key of the line that is not one of ours.
     """
 
@@ -238,13 +250,15 @@ class ConversationLine:
     messages: list[Message]
     owner: str | None = None
     title: str | None = None
+    token_counter: str | None = None
     metadata: JSONObject = field(default_factory=dict)
 
 
 def parse_line(line: str | bytes) -> ConversationLine:
-    """Read one line of JSON Lines: `{"id": …, "messages": […]}`, optionally owner, title, metadata, pinned.
+    """Read one line of JSON Lines: `{"id": …, "messages": […]}`.
 
-    Any further key is kept in the metadata. `pinned` lists the pinned messages by number, from 1.
+    Optional are owner, title, token_counter, metadata, and pinned: the pinned messages by number, from 1.
+    Any further key is kept in the metadata.
 
     Raises:
         InvalidArgument: the line is not such an object.
@@ -269,21 +283,24 @@ def parse_line(line: str | bytes) -> ConversationLine:
 
 def _conversation_line(record: JSONObject) -> ConversationLine:
     messages = parse_messages(record.pop("messages"))
-    for number in record.pop("pinned", None) or []:
+    pinned = record.pop("pinned", None) or []
+    if not isinstance(pinned, list):
+        raise InvalidArgument(f"pinned is a {type(pinned).__name__}; it must be a list of numbers")
+    for number in pinned:
         if not isinstance(number, int) or not 1 <= number <= len(messages):
             raise InvalidArgument(f"pinned names message {number!r}; they are numbered 1 to {len(messages)}")
         messages[number - 1] = replace(messages[number - 1], pinned=True)
     metadata = record.pop("metadata", None) or {}
     if not isinstance(metadata, dict):
         raise InvalidArgument(f"metadata is a {type(metadata).__name__}; it must be an object")
-    named = {key: record.pop(key, None) for key in ("owner", "title")}
+    named = {key: record.pop(key, None) for key in ("owner", "title", "token_counter")}
     return ConversationLine(record.pop("id"), messages, **named, metadata={**record, **metadata})
 
 
 def render_line(line: ConversationLine) -> str:
     """One line of JSON Lines, without the newline; `parse_line` reads it back."""
     record: JSONObject = {"id": line.id}
-    named = {"owner": line.owner, "title": line.title}
+    named = {"owner": line.owner, "title": line.title, "token_counter": line.token_counter}
     record |= {key: value for key, value in named.items() if value is not None}
     if line.metadata:
         record["metadata"] = line.metadata

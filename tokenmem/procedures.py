@@ -14,12 +14,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from tokenmem.arguments import (
+    LARGEST_COST,
     STARTS,
     checked_age,
     checked_choice,
     checked_metadata,
     checked_name,
     checked_number,
+    optional_flag,
     optional_name,
     optional_number,
 )
@@ -65,12 +67,14 @@ class Count:
         """The messages, each with its token_count.
 
         Raises:
-            InvalidArgument: a counter of the caller's returned no whole number, or a negative one.
+            InvalidArgument: a counter of the caller's returned no whole number, a negative or too large one.
         """
         return [
             replace(
                 message,
-                token_count=checked_number(self.counter.count(message), f"{self.counter.name}'s count"),
+                token_count=checked_number(
+                    self.counter.count(message), f"{self.counter.name}'s count", most=LARGEST_COST
+                ),
             )
             for message in self.messages
         ]
@@ -205,6 +209,7 @@ class Procedures:
         parsed = parse_message(message)
         checked_name(conversation_id, "conversation_id")
         checked_number(position, "position", least=1)
+        optional_flag(pinned, "pinned")
         conversation = yield self._read(read_conversation, conversation_id)
         counting = self._counter_of(conversation.token_counter)
         while True:

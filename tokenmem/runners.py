@@ -43,23 +43,25 @@ class AsyncRunner(Protocol):
 def run(procedure: Procedure[T], runner: Runner) -> T:
     """Run a procedure to its end."""
     answer = None
-    try:
-        while True:
-            answer = runner.step(procedure.send(answer))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    while True:
+        try:
+            step = procedure.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = runner.step(step)
 
 
 async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
     """The same, awaited."""
     answer = None
-    try:
-        while True:
-            answer = await runner.step(procedure.send(answer))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    while True:
+        try:
+            step = procedure.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = await runner.step(step)
 
 
 class EngineRunner:

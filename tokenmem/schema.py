@@ -10,7 +10,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
 from tokenmem.errors import InvalidArgument
 
@@ -106,7 +105,8 @@ def checked_schema(schema: str | None) -> str | None:
     if schema is None or (isinstance(schema, str) and _IDENTIFIER.fullmatch(schema)):
         return schema
     raise InvalidArgument(
-        f"schema {schema!r:.80}: use lower-case letters, digits and underscores, at most 63, not a digit first"
+        f"schema {schema!r:.80}: use lower-case letters, digits and underscores, "
+        f"at most 63, not a digit first"
     )
 
 

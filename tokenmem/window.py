@@ -112,7 +112,7 @@ def _call_of(result: Message, calls: dict[str, int], messages: Sequence[Message]
     answered = _answered_id(result)
     if answered in calls:
         return calls[answered]
-    if answered and before_results >= 0 and messages[before_results].role != "assistant":
+    if answered and before_results >= 0 and messages[before_results].kind != "tool_call":
         return -1
     return before_results
 

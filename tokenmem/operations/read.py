@@ -52,9 +52,11 @@ FROM c JOIN {{messages}} m {{by_pinned}} ON m.conversation_id = :id
 
 _MESSAGE_BEFORE = Statement(f"""
 SELECT m.position, c.total_tokens - m.tokens_before
-FROM {{conversations}} c JOIN {{messages}} m ON m.conversation_id = c.id
-WHERE c.id = :id AND {OWNED} AND m.position < :before
-ORDER BY m.position DESC LIMIT 1
+FROM {{conversations}} c JOIN (
+    SELECT position, tokens_before FROM {{messages}} WHERE conversation_id = :id AND position < :before
+    ORDER BY position DESC LIMIT 1
+) m ON true
+WHERE c.id = :id AND {OWNED}
 """)
 
 _NO_POSITION = 2**62  # behind every position
@@ -150,12 +152,14 @@ def _too_small(
     return WindowTooSmall(conversation_id, position=position, token_count=cost, token_limit=token_limit)
 
 
+# The limit stands beside the order, inside: behind the join all of the conversation would be read and sorted.
 _PAGE = f"""
 SELECT {MESSAGE_COLUMNS}
-FROM {{conversations}} c LEFT JOIN {{messages}} m ON m.conversation_id = :id
-    AND m.position > :after AND m.position < :before
+FROM {{conversations}} c LEFT JOIN (
+    SELECT * FROM {{messages}} WHERE conversation_id = :id AND position > :after AND position < :before
+    ORDER BY position $order LIMIT :limit
+) m ON true
 WHERE c.id = :id AND {OWNED}
-ORDER BY m.position $order LIMIT :limit
 """
 _PAGES = {False: Statement(_PAGE.replace("$order", "ASC")), True: Statement(_PAGE.replace("$order", "DESC"))}
 
@@ -184,7 +188,10 @@ def messages(
     rows = _PAGES[newest_first].fetch(connection, scope, request)
     if not rows:
         raise no_conversation(conversation_id, scope)
-    return [message_of(row) for row in rows if row[0] is not None]
+    found = [message_of(row) for row in rows if row[0] is not None]
+    return sorted(
+        found, key=attrgetter("position"), reverse=newest_first
+    )  # as they come, but that is no promise
 
 
 _CONVERSATIONS = Statement(f"""

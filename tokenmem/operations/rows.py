@@ -62,7 +62,9 @@ def utc(moment: datetime | str) -> datetime:
 def no_conversation(conversation_id: str, scope: Scope) -> ConversationNotFound:
     """The same words whether it is not there or another owner's: nobody learns of others' ids."""
     whose = "" if scope.owner is None else f" of owner {scope.owner!r}"
-    return ConversationNotFound(f"no conversation {conversation_id!r}{whose}; check the id, or append to create it")
+    return ConversationNotFound(
+        f"no conversation {conversation_id!r}{whose}; check the id, or append to create it"
+    )
 
 
 _CONVERSATION = f"SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c WHERE c.id = :id AND {OWNED}"

@@ -1,0 +1,118 @@
+"""The names that users import, and what they promise."""
+
+import inspect
+import subprocess
+import sys
+from typing import Any, get_type_hints
+
+import pytest
+
+import tokenmem
+from tokenmem import AsyncStore, Message, Store, errors
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert len(set(tokenmem.__all__)) == len(tokenmem.__all__)
+    assert dir(tokenmem) == sorted(tokenmem.__all__)
+    for name in tokenmem.__all__:
+        assert inspect.getdoc(getattr(tokenmem, name)), name
+    with pytest.raises(AttributeError, match="Nonsense"):
+        tokenmem.Nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Store",
+        "AsyncStore",
+        "Message",
+        "Window",
+        "TokenCounter",
+        "TiktokenCounter",
+        "Appended",
+        "Conversation",
+        "Problem",
+        "errors",
+    ],
+)
+def test_the_documented_names_are_exported(name: str) -> None:
+    assert name in tokenmem.__all__
+
+
+def test_importing_the_package_imports_no_dependency() -> None:
+    heavy = "'sqlalchemy', 'alembic', 'tiktoken', 'openai', 'psycopg', 'typer'"
+    program = f"import sys, tokenmem; print([name for name in ({heavy}) if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
+    assert len(errors.__all__) == 12
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert issubclass(kind, errors.TokenmemError)
+        assert kind.__doc__
+    defined = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    assert defined == set(errors.__all__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (errors.InvalidArgument, ValueError),
+        (errors.InvalidMessage, errors.InvalidArgument),
+        (errors.ConversationNotFound, LookupError),
+        (errors.DatabaseUnavailable, errors.DatabaseError),
+        (errors.MissingExtra, ImportError),
+    ],
+)
+def test_errors_are_what_python_programs_expect(kind: type, base: type) -> None:
+    assert issubclass(kind, base)
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    found = inspect.signature(function).parameters.values()
+    return [(parameter.name, parameter.kind, parameter.default) for parameter in found]
+
+
+def test_both_stores_have_the_same_methods_with_the_same_arguments() -> None:
+    public = [name for name in vars(Store) if not name.startswith("_")]
+    assert {name for name in vars(AsyncStore) if not name.startswith("_")} == set(public)
+    assert parameters(Store.__init__) == parameters(AsyncStore.__init__)
+    for name in public:
+        sync, other = getattr(Store, name), getattr(AsyncStore, name)
+        if not callable(sync):
+            continue
+        assert parameters(sync) == parameters(other), name
+        assert inspect.getdoc(sync), name
+        assert inspect.getdoc(other), name
+        assert inspect.iscoroutinefunction(other) == (name not in ("bind", "for_owner")), name
+        if name != "bind":
+            assert get_type_hints(sync) == get_type_hints(other), name
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("append", "conversation_id messages owner idempotency_key expected_position"),
+        ("window", "conversation_id token_limit start_on stride"),
+        ("messages", "conversation_id after before limit newest_first"),
+        ("conversations", "owner"),
+        ("edit", "conversation_id position message"),
+        ("delete_message", "conversation_id position"),
+        ("truncate", "conversation_id after"),
+        ("fork", "conversation_id new_id at"),
+        ("purge", "older_than"),
+        ("recount", "conversation_id counter"),
+    ],
+)
+def test_the_documented_arguments(method: str, arguments: str) -> None:
+    assert set(arguments.split()) <= set(inspect.signature(getattr(Store, method)).parameters)
+
+
+def test_values_are_frozen_and_slotted() -> None:
+    message = Message.user("x")
+    with pytest.raises(AttributeError):
+        message.content = "y"  # type: ignore[misc]
+    for name in ("Message", "Window", "Appended", "Conversation", "Problem"):
+        assert hasattr(getattr(tokenmem, name), "__slots__"), name

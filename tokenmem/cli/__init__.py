@@ -1,0 +1,43 @@
+"""The `tokenmem` command. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 fine, 1 failed or found problems, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tokenmem import __version__
+from tokenmem.cli import demo, migrations, reading, transfer, upkeep
+from tokenmem.cli.group import help_without_command, new_group
+
+app = new_group(
+    "Conversation history for LLM applications, in your own SQL database.",
+    epilog="Begin with: tokenmem demo",
+)
+app.add_typer(migrations.group, name="db")
+for _commands in (demo, transfer, reading, upkeep):
+    _commands.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tokenmem {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _begin(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback has done the work
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    help_without_command(context)
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    app(prog_name="tokenmem")

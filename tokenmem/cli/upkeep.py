@@ -1,0 +1,191 @@
+"""`tokenmem verify`, `rm`, `purge` and `recount`: looking after a database."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokenmem.cli.group import FAILED
+from tokenmem.cli.options import DEFAULT_URL, Database, Json, Schema, Url, opened
+from tokenmem.cli.output import Column, escape, plural, print_json, print_table
+
+if TYPE_CHECKING:
+    from tokenmem.models import Conversation
+    from tokenmem.store import Store
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGE = re.compile(r"(\d{1,9})([smhdw])")
+PAGE = 500
+"""Conversations read at a time."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog="Example: tokenmem verify && echo all totals agree")(verify)
+    app.command("rm", epilog="Example: tokenmem rm c1")(remove)
+    app.command(epilog="Example: tokenmem purge --older-than 90d --dry-run")(purge)
+    app.command(epilog="Example: tokenmem recount --all --counter gpt-4o")(recount)
+
+
+def verify(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False) -> None:
+    """Check that all stored totals agree.
+
+    Token counts, numbers of messages and positions too. Exit code 1 where some do not.
+    """
+    with opened(url, schema) as database:
+        problems = database.store.verify()
+        checked = count_conversations(database)
+    if as_json:
+        listed = [{"conversation_id": p.conversation_id, "position": p.position, "detail": p.detail}
+                  for p in problems]  # fmt: skip
+        print_json({"conversations": checked, "problems": listed})
+    elif problems:
+        columns = [Column("conversation", wide=True), Column("position", number=True), Column("problem")]
+        print_table(columns, ((p.conversation_id, p.position, p.detail) for p in problems))
+    else:
+        print(f"{plural(checked, 'conversation')} checked, no problem found")
+    if problems:
+        print(f"{plural(len(problems), 'problem')} in {plural(checked, 'conversation')}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+def count_conversations(database: Database) -> int:
+    """How many conversations the database holds."""
+    from tokenmem.engine import translated_errors
+    from tokenmem.schema import Scope, Statement
+
+    count = Statement("SELECT count(*) FROM {conversations}")
+    with translated_errors(database.engine.url), database.engine.connect() as connection:
+        return int(count.fetch(connection, Scope(database.schema), {})[0][0])
+
+
+def remove(
+    conversation_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The conversations' ids.")],
+    url: Url = DEFAULT_URL,
+    schema: Schema = None,
+    as_json: Json = False,
+) -> None:
+    """Remove conversations.
+
+    All that belongs to them goes too, at once: nothing is asked.
+    """
+    with opened(url, schema) as database:
+        for conversation_id in conversation_ids:
+            database.store.delete(conversation_id)
+            if not as_json:
+                print(f"removed {escape(conversation_id)}")
+    if as_json:
+        print_json({"removed": conversation_ids})
+
+
+def parse_age(text: str) -> timedelta:
+    """A number with a unit: 90d, 12h, 2w.
+
+    Raises:
+        BadParameter: it is something else.
+    """
+    from tokenmem.arguments import LONGEST_AGE
+
+    match = _AGE.fullmatch(text.strip())
+    with suppress(OverflowError):
+        if match and (age := timedelta(**{_UNITS[match[2]]: int(match[1])})) <= LONGEST_AGE:
+            return age
+    raise typer.BadParameter(
+        f"{text!r} is no age that can be; write a number and s, m, h, d or w, as in 90d",
+        param_hint="--older-than",
+    )
+
+
+def purge(
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="What is older: 90d, 12h, 2w.")
+    ],
+    url: Url = DEFAULT_URL,
+    schema: Schema = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove old messages.
+
+    Of every conversation those before its first younger one, and conversations in which none is left.
+    """
+    age = parse_age(older_than)
+    with opened(url, schema) as database:
+        purged = database.store.purge(older_than=age, dry_run=dry_run)
+    if as_json:
+        counts = {"conversations": purged.conversations, "messages": purged.messages}
+        print_json(counts | {"dry_run": dry_run})
+        return
+    print(
+        f"{'would remove' if dry_run else 'removed'} {plural(purged.messages, 'message')}; "
+        f"{plural(purged.conversations, 'conversation')} as a whole"
+    )
+
+
+def recount(
+    conversation_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="The conversation's id.", show_default=False)
+    ] = None,
+    *,
+    counter: Annotated[
+        str, typer.Option("--counter", metavar="NAME", help="A token counter: an encoding or a model.")
+    ],
+    url: Url = DEFAULT_URL,
+    schema: Schema = None,
+    all_of_them: Annotated[
+        bool, typer.Option("--all", help="Every conversation that another counter has counted.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Count conversations by another counter.
+
+    They keep it from then on. Each is done as a whole or not at all. With --all, those that this counter
+    has counted already are skipped: an interrupted run goes on where it stopped.
+    """
+    if (conversation_id is None) == (not all_of_them):
+        raise typer.BadParameter("name one conversation, or say --all", param_hint="ID")
+    from tokenmem.tokens import counter_named
+
+    name = counter_named(counter).name
+    with opened(url, schema) as database:
+        if conversation_id is not None:
+            database.store.recount(conversation_id, name)
+            recounted, skipped = 1, 0
+        else:
+            recounted, skipped = recount_all(database, name)
+    if as_json:
+        print_json({"counter": name, "recounted": recounted, "skipped": skipped})
+    else:
+        print(f"{plural(recounted, 'conversation')} recounted by {name}, {skipped:,} were so already")
+
+
+def recount_all(database: Database, name: str) -> tuple[int, int]:
+    """Recount what another counter has counted; how many, and how many others there are."""
+    from tokenmem.cli.progress import progress
+    from tokenmem.errors import ConversationNotFound
+
+    recounted = skipped = 0
+    with progress("recounting", count_conversations(database)) as report:
+        for conversation in every_conversation(database.store):
+            if conversation.token_counter == name:
+                skipped += 1
+            else:
+                with suppress(ConversationNotFound):  # removed meanwhile
+                    database.store.recount(conversation.id, name)
+                    recounted += 1
+            report(recounted + skipped, "")
+    return recounted, skipped
+
+
+def every_conversation(store: Store, owner: str | None = None) -> Iterator[Conversation]:
+    """All conversations, a page in memory at a time."""
+    after: str | None = None
+    while page := store.conversations(owner=owner, after=after, limit=PAGE):
+        yield from page
+        after = page[-1].id
