@@ -75,7 +75,8 @@ def main() -> None:
     else:
         engine = open_engine(url)
         if migrates():
-            use_write_ahead_log(engine)
+            with engine.connect() as connection:
+                use_write_ahead_log(connection)
         with engine.begin() as connection:
             run_online(connection)
         engine.dispose()

@@ -82,7 +82,11 @@ def test_conversations_are_updated_in_place(postgres_url: str, postgres: psycopg
         if rows(postgres, counted)[0][0] >= 199:
             break
         time.sleep(0.02)
-    assert rows(postgres, counted) == [(199, 199)]
+    updates, in_place = rows(postgres, counted)[0]
+    # With an index on what changes none is in place. A page that is full while autovacuum's snapshot still
+    # needs an old version costs one or two.
+    assert updates == 199
+    assert in_place >= 190
 
 
 def test_nothing_that_changes_in_a_conversation_is_indexed(database_url: str) -> None:

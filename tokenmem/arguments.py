@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, get_args
 
-from tokenmem.errors import InvalidArgument
+from tokenmem.errors import InvalidArgument, InvalidMessage
 from tokenmem.formats import check_json, check_text
 from tokenmem.models import JSONObject, StartOn
 
@@ -38,7 +38,10 @@ def checked_name(value: Any, what: str) -> str:
     if not 1 <= len(value) <= LONGEST_ID:
         shown = f" ({value[:20]!r}…)" if value else ""
         raise InvalidArgument(f"{what} has {len(value)} characters{shown}; pass 1 to {LONGEST_ID}")
-    check_text(value, what)
+    try:
+        check_text(value, what)
+    except InvalidMessage as error:
+        raise InvalidArgument(str(error)) from None
     return value
 
 

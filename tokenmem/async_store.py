@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tokenmem import migrate
-from tokenmem.engine import default_schema, open_async_engine, shown, use_write_ahead_log
+from tokenmem.engine import default_schema, open_async_engine, shown
 from tokenmem.formats import MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
 from tokenmem.operations.retention import Purged
@@ -55,14 +53,13 @@ class AsyncStore:
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
     ) -> None:
-        self._engine = open_async_engine(url or default_url())
+        self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
         self._runner: AsyncRunner = (
             AsyncEngineRunner(self._engine)
             if isinstance(self._engine, AsyncEngine)
             else ThreadRunner(EngineRunner(self._engine))
         )
-        self._connections = self._runner
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(resolve_counter(counter), scope)
@@ -171,14 +168,7 @@ class AsyncStore:
 
     async def upgrade(self, revision: str = "head") -> None:
         """See Store.upgrade."""
-        upgrade = partial(migrate.upgrade, schema=self._procedures.scope.schema, revision=revision)
-        if isinstance(self._connections, ThreadRunner):
-            if self._owns_engine:
-                engine = self._connections.runner.engine
-                await self._connections.call(partial(use_write_ahead_log, engine))
-            await self._connections.call(partial(self._connections.runner.transaction, upgrade))
-        elif isinstance(self._connections, AsyncEngineRunner):
-            await self._connections.transaction(upgrade)
+        return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))
 
     def bind(self, connection: AsyncConnection) -> Self:
         """See Store.bind; the connection is an AsyncConnection.
@@ -201,8 +191,10 @@ class AsyncStore:
 
     async def close(self) -> None:
         """See Store.close."""
-        if isinstance(self._connections, ThreadRunner) and not self._derived:
-            self._connections.close()
+        if self._derived:
+            return
+        if isinstance(self._runner, ThreadRunner):
+            self._runner.close()
         if self._owns_engine:
             if isinstance(self._engine, AsyncEngine):
                 await self._engine.dispose()
@@ -212,7 +204,7 @@ class AsyncStore:
     def _with(self, runner: AsyncRunner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
         other._engine, other._owns_engine, other._derived = self._engine, False, True
-        other._connections, other._runner, other._procedures = self._connections, runner, procedures
+        other._runner, other._procedures = runner, procedures
         return other
 
     async def _run(self, procedure: Procedure[T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,7 +66,7 @@ def parse_url(url: str | sa.URL) -> sa.URL:
         check_text(parsed.render_as_string(hide_password=False), "the URL")
         check_text(parsed.database or "", "the URL's database")
     except (exc.ArgumentError, ValueError, AttributeError):
-        raise InvalidArgument(f"not a database URL; {_URL_HELP}") from None
+        raise InvalidArgument(f"{_without_secrets(url)!r} is not a database URL; {_URL_HELP}") from None
     backend = parsed.get_backend_name()
     driver = parsed.drivername.partition("+")[2]
     if backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
@@ -73,6 +74,11 @@ def parse_url(url: str | sa.URL) -> sa.URL:
     if backend == "sqlite" and driver in ("", "pysqlite", "aiosqlite"):
         return parsed.set(drivername="sqlite")
     raise InvalidArgument(f"no support for {parsed.drivername}; {_URL_HELP}")
+
+
+def _without_secrets(url: object) -> str:
+    """What may be shown of a URL that cannot be parsed: no user and password, no options, not all of it."""
+    return re.sub(r"^.*@", "…@", str(url).partition("?")[0], flags=re.DOTALL)[:60]
 
 
 def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
@@ -187,16 +193,15 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def use_write_ahead_log(engine: sa.Engine) -> None:
+def use_write_ahead_log(connection: sa.Connection) -> None:
     """Let a SQLite file's readers and its writer work at the same time; the file remembers it."""
-    if engine.dialect.name != "sqlite":
+    if connection.dialect.name != "sqlite":
         return
-    with translated_errors(engine.url), engine.connect() as connection:
-        if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "delete":
-            return
-        # SQLite does not wait here: another process that starts at the same time does the same.
-        with suppress(exc.OperationalError):
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "delete":
+        return
+    # SQLite does not wait here: another process that starts at the same time does the same.
+    with suppress(exc.OperationalError):
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 def begin_write(connection: sa.Connection) -> None:

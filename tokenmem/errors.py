@@ -60,10 +60,14 @@ class WindowTooSmall(TokenmemError):
     """
 
     def __init__(self, conversation_id: str, *, position: int, token_count: int, token_limit: int) -> None:
-        super().__init__(
-            f"conversation {conversation_id!r}: message {position}, with all that must go with it, "
-            f"costs {token_count} tokens and the limit is {token_limit}; raise token_limit"
+        reason = (
+            f"message {position}, with all that must go with it, costs {token_count} tokens and the limit is "
+            f"{token_limit}; raise token_limit"
+            if token_count > token_limit
+            else f"from message {position} on there are only tool results whose call is not stored, "
+            f"with which no prompt may begin; append the call's conversation from its start, or a message"
         )
+        super().__init__(f"conversation {conversation_id!r}: {reason}")
         self.conversation_id = conversation_id
         self.position = position
         self.token_count = token_count

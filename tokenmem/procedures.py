@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from tokenmem import migrate
 from tokenmem.arguments import (
     LARGEST_COST,
     STARTS,
@@ -25,6 +26,7 @@ from tokenmem.arguments import (
     optional_name,
     optional_number,
 )
+from tokenmem.engine import use_write_ahead_log
 from tokenmem.errors import InvalidArgument
 from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
@@ -104,6 +106,12 @@ class Procedures:
     def for_owner(self, owner: str) -> Procedures:
         """The same for one owner's conversations only."""
         return replace(self, scope=replace(self.scope, owner=self._owner(checked_name(owner, "owner"))))
+
+    def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:
+        """See Store.upgrade. `own_file`: whether a SQLite file's journal is ours to choose."""
+        if own_file:
+            yield Read(use_write_ahead_log)
+        yield Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
 
     def append(
         self,

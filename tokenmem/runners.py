@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -94,11 +93,6 @@ class EngineRunner:
             with self.engine.begin() as connection:
                 yield connection
 
-    def transaction(self, operation: Callable[[sa.Connection], T]) -> T:
-        """Run something else in a transaction."""
-        with translated_errors(self.engine.url), self.engine.begin() as connection:
-            return operation(connection)
-
 
 def needs_no_transaction(step: Read | Write, dialect: sa.Dialect) -> bool:
     """A single statement is a transaction of its own. (On SQLite an append is several.)"""
@@ -171,12 +165,6 @@ class AsyncEngineRunner:
             async with self.engine.begin() as connection:
                 yield connection
 
-    async def transaction(self, operation: Callable[[sa.Connection], T]) -> T:
-        """Run something else in a transaction."""
-        with translated_errors(self.engine.url):
-            async with self.engine.begin() as connection:
-                return await connection.run_sync(operation)
-
 
 class ThreadRunner:
     """Steps of another runner in one worker thread: one hop a step, where aiosqlite hops at every call."""
@@ -190,11 +178,8 @@ class ThreadRunner:
         """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
-        return await self.call(partial(self.runner.step, step))
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run anything in the worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread(), function)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread(), self.runner.step, step)
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._process != os.getpid():  # a forked child has no threads of its parent's

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from tokenmem import migrate
-from tokenmem.engine import default_schema, open_engine, shown, use_write_ahead_log
+from tokenmem.engine import default_schema, open_engine, shown
 from tokenmem.errors import InvalidArgument
 from tokenmem.formats import MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
@@ -77,7 +75,7 @@ class Store:
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
     ) -> None:
-        self._engine = open_engine(url or default_url())
+        self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
         self._runner: Runner = EngineRunner(self._engine)
         scope = Scope(default_schema(self._engine.dialect.name, schema))
@@ -272,11 +270,12 @@ class Store:
         return self._run(self._procedures.verify())
 
     def upgrade(self, revision: str = "head") -> None:
-        """Create the tables, or migrate them; safe when many processes start at once."""
-        if self._owns_engine:
-            use_write_ahead_log(self._engine)
-        upgrade = partial(migrate.upgrade, schema=self._procedures.scope.schema, revision=revision)
-        EngineRunner(self._engine).transaction(upgrade)
+        """Create the tables, or migrate them; safe when many processes start at once.
+
+        Raises:
+            SchemaOutOfDate: there is no such revision, or the database is a newer tokenmem's.
+        """
+        return self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))
 
     def bind(self, connection: sa.Connection) -> Self:
         """A store that works on your connection, inside your transaction: you commit or roll back.

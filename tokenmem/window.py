@@ -33,7 +33,12 @@ def stepped_budget(total_tokens: int, token_limit: int, stride: int | None) -> i
 
 
 def choose_start(
-    newest: Sequence[Message], budgets: Sequence[int], start_on: str, *, fall_back: bool = True
+    newest: Sequence[Message],
+    budgets: Sequence[int],
+    start_on: str,
+    *,
+    fall_back: bool = True,
+    kind_before: str | None = None,
 ) -> int | None:
     """The index in `newest` at which the longest window allowed by `start_on` begins.
 
@@ -43,11 +48,12 @@ def choose_start(
             nothing fits an earlier one: a window that starts off its stride is better than none.
         start_on: "message", "step" or "turn".
         fall_back: whether "turn" may become "step" where no turn fits.
+        kind_before: the kind of the message before `newest`, None where there is none.
 
     Returns:
         The index, or None where nothing fits.
     """
-    starts = list(_allowed_starts(newest, start_on))
+    starts = list(_allowed_starts(newest, start_on, kind_before))
     for boundary in ("turn", "step") if start_on == "turn" and fall_back else (start_on,):
         for budget in budgets:
             for start, cost in starts:
@@ -56,10 +62,12 @@ def choose_start(
     return None
 
 
-def _allowed_starts(newest: Sequence[Message], start_on: str) -> Iterator[tuple[int, int]]:
+def _allowed_starts(
+    newest: Sequence[Message], start_on: str, kind_before: str | None
+) -> Iterator[tuple[int, int]]:
     """Each index at which a window may start, the oldest first, and what it costs from there on."""
     cost = sum(message.token_count for message in newest)
-    allowed = [True] * len(newest) if start_on == "message" else step_starts(newest)
+    allowed = [True] * len(newest) if start_on == "message" else step_starts(newest, kind_before)
     for index, message in enumerate(newest):
         if allowed[index]:
             yield index, cost
@@ -70,14 +78,15 @@ def _begins_turn(message: Message) -> bool:
     return message.role == "user" and message.kind == "message"
 
 
-def step_starts(messages: Sequence[Message]) -> list[bool]:
+def step_starts(messages: Sequence[Message], kind_before: str | None = None) -> list[bool]:
     """For each message, whether a window may start there without cutting a step in two.
 
-    `messages` is the newest part of a conversation: calls may lie before it, unseen.
+    `messages` is the newest part of a conversation: calls may lie before it, unseen. Of the message before
+    it only the kind is known.
     """
-    if all(message.kind == "message" for message in messages):  # most conversations: no tools
-        return [True] * len(messages)
-    tied_to = _tied_to(messages)
+    if kind_before != "reasoning" and all(message.kind == "message" for message in messages):
+        return [True] * len(messages)  # most conversations: no tools
+    tied_to = _tied_to(messages, kind_before)
     allowed = [True] * len(messages)
     oldest = len(messages)
     for index in range(len(messages) - 1, -1, -1):
@@ -86,7 +95,7 @@ def step_starts(messages: Sequence[Message]) -> list[bool]:
     return allowed
 
 
-def _tied_to(messages: Sequence[Message]) -> list[int]:
+def _tied_to(messages: Sequence[Message], kind_before: str | None) -> list[int]:
     """For each message, the index of the oldest one that it cannot be sent without; -1 is one not here."""
     tied_to = list(range(len(messages)))
     calls: dict[str, int] = {}
@@ -95,7 +104,7 @@ def _tied_to(messages: Sequence[Message]) -> list[int]:
         if message.kind == "tool_result":
             tied_to[index] = _call_of(message, calls, messages, before_results)
             continue
-        if index and messages[index - 1].kind == "reasoning":
+        if (messages[index - 1].kind if index else kind_before) == "reasoning":
             tied_to[index] = index - 1
         before_results = index
         calls.update(dict.fromkeys(_call_ids(message), index))

@@ -161,7 +161,6 @@ def test_after_a_purge_the_limit_still_counts_what_is_left(counted: Store, sql: 
     assert window.omitted == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the kind of the first message that does not fit is not loaded")
 def test_no_window_starts_right_behind_reasoning(counted: Store, sql: Direct) -> None:
     counted.append("c1", [*texts(1), say(20), say(3), *texts(4)])
     sql.run("UPDATE {messages} SET kind = 'reasoning' WHERE position = 2")

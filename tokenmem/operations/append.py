@@ -51,6 +51,8 @@ class OtherCounter:
     name: str
 
 
+_UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so that no key comes in between
+
 # The row of a new conversation, or the same row moved on. Without the row nothing is stored: its key is
 # known, it is another owner's, its counter is another, or it is not at the expected position.
 _TAKE_ANY = """
@@ -143,8 +145,8 @@ def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | 
     tokens = sum(message.token_count for message in draft.messages)
     try:
         taken = _take_and_store(connection, scope, draft, tokens)
-    except IntegrityError:
-        if draft.key is None:
+    except IntegrityError as error:
+        if draft.key is None or getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
             raise
         raise _overtaken(draft) from None
     if taken is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
@@ -33,19 +34,19 @@ WITH c AS MATERIALIZED (
             THEN ((total_tokens - :limit + CAST(:stride AS bigint) - 1) / :stride) * :stride
             ELSE 0 END AS least_before
     FROM {{conversations}} c WHERE id = :id AND {OWNED}
+), last_that_does_not_fit AS MATERIALIZED (
+    SELECT e.position, e.kind FROM {{messages}} e
+    WHERE e.conversation_id = :id AND e.position <= (SELECT last_position FROM c)
+        AND e.tokens_before < (SELECT least_before FROM c)
+    ORDER BY e.position DESC LIMIT 1
 ), edge AS MATERIALIZED (
-    SELECT COALESCE((
-        SELECT e.position FROM {{messages}} e
-        WHERE e.conversation_id = :id AND e.position <= (SELECT last_position FROM c)
-            AND e.tokens_before < (SELECT least_before FROM c)
-        ORDER BY e.position DESC LIMIT 1
-    ), 0) AS position
+    SELECT COALESCE((SELECT position FROM last_that_does_not_fit), 0) AS position
 )
-SELECT c.message_count, c.total_tokens, {MESSAGE_COLUMNS}
+SELECT c.message_count, c.total_tokens, (SELECT kind FROM last_that_does_not_fit), {MESSAGE_COLUMNS}
 FROM c LEFT JOIN {{messages}} m ON m.conversation_id = :id
     AND m.position > (SELECT position FROM edge) AND m.position <= (SELECT last_position FROM c)
 UNION ALL
-SELECT c.message_count, c.total_tokens, {MESSAGE_COLUMNS}
+SELECT c.message_count, c.total_tokens, NULL, {MESSAGE_COLUMNS}
 FROM c JOIN {{messages}} m {{by_pinned}} ON m.conversation_id = :id
     AND m.pinned AND m.position <= (SELECT position FROM edge)
 """)
@@ -79,12 +80,12 @@ def window(
     request = {"id": conversation_id, "owner": scope.owner, "limit": token_limit}
     if stride:
         loaded = _load(connection, scope, request | {"stride": stride})
-        start = choose_start(loaded.newest, [loaded.budget], start_on, fall_back=False)
+        start = loaded.start([loaded.budget], start_on, fall_back=False)
         if start is not None:
             return _window(loaded, start, token_limit)
     loaded = _load(connection, scope, request | {"stride": 1})
     stepped = stepped_budget(loaded.total_tokens, token_limit, stride) - loaded.reserved
-    start = choose_start(loaded.newest, [stepped, loaded.budget], start_on)
+    start = loaded.start([stepped, loaded.budget], start_on)
     if start is None and not loaded.only_pinned_fit:
         raise _too_small(connection, scope, conversation_id, token_limit, loaded)
     return _window(loaded, start or 0, token_limit)
@@ -92,7 +93,7 @@ def window(
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What WINDOW returned: the pinned messages, and the newest of the others."""
+    """What WINDOW returned: the pinned messages, the newest of the others, and the kind of the one before."""
 
     message_count: int
     total_tokens: int
@@ -100,6 +101,11 @@ class _Loaded:
     budget: int
     pinned: list[Message]
     newest: list[Message]
+    kind_before: str | None
+
+    def start(self, budgets: Sequence[int], start_on: str, *, fall_back: bool = True) -> int | None:
+        """Where in `newest` the window begins."""
+        return choose_start(self.newest, budgets, start_on, fall_back=fall_back, kind_before=self.kind_before)
 
     @property
     def only_pinned_fit(self) -> bool:
@@ -111,15 +117,15 @@ def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _
     rows = WINDOW.fetch(connection, scope, request)
     if not rows:
         raise no_conversation(request["id"], scope)
-    message_count, total_tokens = rows[0][:2]
-    messages = [message_of(row[2:]) for row in rows if row[2] is not None]
+    message_count, total_tokens, kind_before = rows[0][:3]
+    messages = [message_of(row[3:]) for row in rows if row[3] is not None]
     if any(later.position < earlier.position for earlier, later in pairwise(messages)):
         messages.sort(key=attrgetter("position"))
     pinned = [message for message in messages if message.pinned]
     newest = [message for message in messages if not message.pinned]
     reserved = sum(message.token_count for message in pinned)
     budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
-    return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest)
+    return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest, kind_before)
 
 
 def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
