@@ -177,13 +177,6 @@ def test_a_window_with_pinned_messages_far_back(connection: psycopg.Connection[A
         check(plan, rows=25)
 
 
-def test_the_message_that_did_not_fit_is_found_at_once(connection: psycopg.Connection[Any]) -> None:
-    before = {"id": "long", "owner": None, "before": 99_000}
-    check(explain(connection, read._MESSAGE_BEFORE, before), rows=2)
-    for plan in generic_and_custom(connection, read._MESSAGE_BEFORE, before, TYPES):
-        check(plan, rows=2)
-
-
 # Before any ANALYZE PostgreSQL takes the range for few rows, reads it all and sorts: that is not guarded.
 @pytest.mark.parametrize("connection", ["analyzed"], indirect=True)
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -267,7 +260,6 @@ SQLITE_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
         read._PAGES[True],
         {"id": "long", "owner": None, "after": 0, "before": 2**62, "limit": 20},
     ),
-    "message before": (read._MESSAGE_BEFORE, {"id": "long", "owner": None, "before": 90}),
 }
 
 

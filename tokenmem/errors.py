@@ -54,8 +54,10 @@ class WindowTooSmall(TokenmemError):
 
     Attributes:
         conversation_id: the conversation.
-        position: the position of the message that does not fit.
-        token_count: what it would cost, in tokens: that message and those that must go with it.
+        position: the newest message at which a window could start; where the pinned messages alone do not
+            fit, the last of those.
+        token_count: what it would cost from there on with the pinned messages, in tokens, so that a limit of
+            as much is enough; or what the pinned ones cost.
         token_limit: the limit that was asked for, in tokens.
     """
 
@@ -65,7 +67,7 @@ class WindowTooSmall(TokenmemError):
             f"{token_limit}; raise token_limit"
             if token_count > token_limit
             else f"from message {position} on there are only tool results whose call is not stored, "
-            f"with which no prompt may begin; append the call's conversation from its start, or a message"
+            f"with which no prompt may begin; append a message, or store the conversation from its start"
         )
         super().__init__(f"conversation {conversation_id!r}: {reason}")
         self.conversation_id = conversation_id

@@ -62,6 +62,11 @@ def choose_start(
     return None
 
 
+def newest_start(newest: Sequence[Message], start_on: str, kind_before: str | None) -> tuple[int, int] | None:
+    """The last index at which a window may start at all, and what it costs from there on, in tokens."""
+    return max(_allowed_starts(newest, start_on, kind_before), default=None)
+
+
 def _allowed_starts(
     newest: Sequence[Message], start_on: str, kind_before: str | None
 ) -> Iterator[tuple[int, int]]:

@@ -111,6 +111,24 @@ def test_too_small_for_a_step(counted: Store) -> None:
     assert positions(counted.window("c1", 50).messages) == [2, 3]
 
 
+@pytest.mark.parametrize("start_on", ["step", "turn"])
+@pytest.mark.parametrize("limit", [2, 9, 30, 61, 71])
+def test_the_limit_that_an_error_names_is_enough(counted: Store, start_on: str, limit: int) -> None:
+    counted.append("c1", [*texts(100, 2), call(10), *(result(20) for _ in range(3))])
+    counted.edit("c1", 2, Message.user("2"), pinned=True)
+    with pytest.raises(errors.WindowTooSmall, match="message 3") as caught:
+        counted.window("c1", limit, start_on=start_on)  # type: ignore[arg-type]
+    assert caught.value.token_count == 72
+    window = counted.window("c1", caught.value.token_count, start_on=start_on)  # type: ignore[arg-type]
+    assert positions(window.messages) == [2, 3, 4, 5, 6]
+
+
+def test_results_whose_call_is_not_stored_are_no_window_at_any_limit(counted: Store) -> None:
+    counted.append("c1", [result(20), result(3)])
+    with pytest.raises(errors.WindowTooSmall, match="from message 1 on there are only tool results"):
+        counted.window("c1", 1000)
+
+
 def test_too_small_for_the_pinned(counted: Store) -> None:
     counted.append("c1", [Message.system("20", pinned=True), *texts(1), Message.user("5", pinned=True)])
     with pytest.raises(errors.WindowTooSmall) as caught:

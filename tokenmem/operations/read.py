@@ -21,7 +21,7 @@ from tokenmem.operations.rows import (
     no_conversation,
 )
 from tokenmem.schema import Scope, Statement
-from tokenmem.window import choose_start, stepped_budget
+from tokenmem.window import choose_start, newest_start, stepped_budget
 
 # Walk the primary key backwards to the first message that no longer fits, then read the range above it.
 # Both ends of the range are given: with one end alone PostgreSQL expects a third of the conversation and,
@@ -51,15 +51,6 @@ FROM c JOIN {{messages}} m {{by_pinned}} ON m.conversation_id = :id
     AND m.pinned AND m.position <= (SELECT position FROM edge)
 """)
 
-_MESSAGE_BEFORE = Statement(f"""
-SELECT m.position, c.total_tokens - m.tokens_before
-FROM {{conversations}} c JOIN (
-    SELECT position, tokens_before FROM {{messages}} WHERE conversation_id = :id AND position < :before
-    ORDER BY position DESC LIMIT 1
-) m ON true
-WHERE c.id = :id AND {OWNED}
-""")
-
 _NO_POSITION = 2**62  # behind every position
 
 
@@ -87,7 +78,7 @@ def window(
     stepped = stepped_budget(loaded.total_tokens, token_limit, stride) - loaded.reserved
     start = loaded.start([stepped, loaded.budget], start_on)
     if start is None and not loaded.only_pinned_fit:
-        raise _too_small(connection, scope, conversation_id, token_limit, loaded)
+        raise _too_small(connection, scope, request, start_on, loaded)
     return _window(loaded, start or 0, token_limit)
 
 
@@ -106,6 +97,11 @@ class _Loaded:
     def start(self, budgets: Sequence[int], start_on: str, *, fall_back: bool = True) -> int | None:
         """Where in `newest` the window begins."""
         return choose_start(self.newest, budgets, start_on, fall_back=fall_back, kind_before=self.kind_before)
+
+    @property
+    def is_all(self) -> bool:
+        """There is nothing more in the conversation."""
+        return len(self.pinned) + len(self.newest) == self.message_count
 
     @property
     def only_pinned_fit(self) -> bool:
@@ -142,19 +138,21 @@ def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
 
 
 def _too_small(
-    connection: sa.Connection, scope: Scope, conversation_id: str, token_limit: int, loaded: _Loaded
+    connection: sa.Connection, scope: Scope, request: dict[str, Any], start_on: str, loaded: _Loaded
 ) -> WindowTooSmall:
-    """Name the message that would have to fit: the one before those that were loaded."""
-    pinned, newest = loaded.pinned, loaded.newest
-    if loaded.reserved > token_limit:
-        position, cost = pinned[-1].position, loaded.reserved
+    """Name the newest message at which a window could start, and what it would cost from there on."""
+    conversation_id, token_limit = request["id"], request["limit"]
+    enough = max(token_limit, 1)
+    while loaded.reserved <= token_limit:
+        found = newest_start(loaded.newest, start_on, loaded.kind_before)
+        if found or loaded.is_all:
+            start, cost = found or (0, sum(message.token_count for message in loaded.newest))
+            position, cost = loaded.newest[start].position, cost + loaded.reserved
+            break
+        enough *= 2
+        loaded = _load(connection, scope, request | {"limit": enough, "stride": 1})
     else:
-        before = newest[0].position if newest else _NO_POSITION
-        rows = _MESSAGE_BEFORE.fetch(
-            connection, scope, {"id": conversation_id, "owner": scope.owner, "before": before}
-        )
-        position, cost = rows[0] if rows else (before, sum(message.token_count for message in newest))
-        cost += sum(message.token_count for message in pinned if message.position < position)
+        position, cost = loaded.pinned[-1].position, loaded.reserved
     return WindowTooSmall(conversation_id, position=position, token_count=cost, token_limit=token_limit)
 
 
