@@ -68,8 +68,7 @@ class EngineRunner:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
-        # For single statements: no BEGIN, and no ROLLBACK that would make psycopg forget what it prepared.
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = autocommit(engine)
 
     def step(self, step: Step) -> Any:
         """Run one step; a write that another process overtook is repeated."""
@@ -92,6 +91,16 @@ class EngineRunner:
         else:
             with self.engine.begin() as connection:
                 yield connection
+
+
+def autocommit(engine: sa.Engine) -> sa.Engine:
+    """The engine for single statements: no BEGIN, and no ROLLBACK that makes psycopg forget what it prepared.
+
+    SQLite's driver begins nothing for a SELECT, and SQLAlchemy would set a PRAGMA after each use.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def needs_no_transaction(step: Read | Write, dialect: sa.Dialect) -> bool:

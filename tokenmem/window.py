@@ -10,9 +10,13 @@ A window is the pinned messages, then the newest of the others. Its start may li
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 
 from tokenmem.models import Message
+
+_KIND = operator.attrgetter("kind")
+_TOKENS = operator.attrgetter("token_count")
 
 
 def stepped_budget(total_tokens: int, token_limit: int, stride: int | None) -> int:
@@ -53,10 +57,10 @@ def choose_start(
     Returns:
         The index, or None where nothing fits.
     """
-    starts = list(_allowed_starts(newest, start_on, kind_before))
+    allowed = _allowed(newest, start_on, kind_before)
     for boundary in ("turn", "step") if start_on == "turn" and fall_back else (start_on,):
         for budget in budgets:
-            for start, cost in starts:
+            for start, cost in _starts(newest, allowed):
                 if cost <= budget and (boundary != "turn" or _begins_turn(newest[start])):
                     return start
     return None
@@ -64,15 +68,16 @@ def choose_start(
 
 def newest_start(newest: Sequence[Message], start_on: str, kind_before: str | None) -> tuple[int, int] | None:
     """The last index at which a window may start at all, and what it costs from there on, in tokens."""
-    return max(_allowed_starts(newest, start_on, kind_before), default=None)
+    return max(_starts(newest, _allowed(newest, start_on, kind_before)), default=None)
 
 
-def _allowed_starts(
-    newest: Sequence[Message], start_on: str, kind_before: str | None
-) -> Iterator[tuple[int, int]]:
+def _allowed(newest: Sequence[Message], start_on: str, kind_before: str | None) -> list[bool]:
+    return [True] * len(newest) if start_on == "message" else step_starts(newest, kind_before)
+
+
+def _starts(newest: Sequence[Message], allowed: Sequence[bool]) -> Iterator[tuple[int, int]]:
     """Each index at which a window may start, the oldest first, and what it costs from there on."""
-    cost = sum(message.token_count for message in newest)
-    allowed = [True] * len(newest) if start_on == "message" else step_starts(newest, kind_before)
+    cost = sum(map(_TOKENS, newest))
     for index, message in enumerate(newest):
         if allowed[index]:
             yield index, cost
@@ -89,7 +94,7 @@ def step_starts(messages: Sequence[Message], kind_before: str | None = None) -> 
     `messages` is the newest part of a conversation: calls may lie before it, unseen. Of the message before
     it only the kind is known.
     """
-    if kind_before != "reasoning" and all(message.kind == "message" for message in messages):
+    if kind_before != "reasoning" and set(map(_KIND, messages)) <= {"message"}:
         return [True] * len(messages)  # most conversations: no tools
     tied_to = _tied_to(messages, kind_before)
     allowed = [True] * len(messages)

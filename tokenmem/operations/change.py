@@ -16,7 +16,7 @@ from tokenmem.operations.rows import (
     MESSAGE_COLUMNS,
     OWNED,
     lock_conversation,
-    message_of,
+    messages_of,
     read_conversation,
 )
 from tokenmem.schema import Scope, Statement
@@ -103,7 +103,7 @@ def _message_at(
             f"conversation {conversation.id!r} has no message at position {position}; "
             f"its last position is {conversation.last_position}"
         )
-    return message_of(rows[0])
+    return messages_of(rows)[0]
 
 
 def _move(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +16,7 @@ from tokenmem.operations.rows import (
     MESSAGE_COLUMNS,
     OWNED,
     conversation_of,
-    message_of,
+    messages_of,
     no_conversation,
 )
 from tokenmem.schema import Scope, Statement
@@ -26,7 +25,9 @@ from tokenmem.window import choose_start, newest_start, stepped_budget
 # Walk the primary key backwards to the first message that no longer fits, then read the range above it.
 # Both ends of the range are given: with one end alone PostgreSQL expects a third of the conversation and,
 # on a long one, reads the whole table. Pinned messages below the range come by their own small index.
-# No ORDER BY: it would sort what comes in order anyway; `window` sorts the few that may not be.
+# No ORDER BY: it would sort what comes in order anyway; `_load` sorts the few that may not be.
+# One row, without a role, tells of the conversation itself; in every row that would make a quarter of the
+# cost of a long window.
 WINDOW = Statement(f"""
 WITH c AS MATERIALIZED (
     SELECT last_position, message_count, total_tokens,
@@ -42,16 +43,22 @@ WITH c AS MATERIALIZED (
 ), edge AS MATERIALIZED (
     SELECT COALESCE((SELECT position FROM last_that_does_not_fit), 0) AS position
 )
-SELECT c.message_count, c.total_tokens, (SELECT kind FROM last_that_does_not_fit), {MESSAGE_COLUMNS}
-FROM c LEFT JOIN {{messages}} m ON m.conversation_id = :id
+SELECT c.message_count, NULL, (SELECT kind FROM last_that_does_not_fit), NULL, NULL,
+    c.total_tokens, false, NULL
+FROM c
+UNION ALL
+SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
+WHERE m.conversation_id = :id
     AND m.position > (SELECT position FROM edge) AND m.position <= (SELECT last_position FROM c)
 UNION ALL
-SELECT c.message_count, c.total_tokens, NULL, {MESSAGE_COLUMNS}
-FROM c JOIN {{messages}} m {{by_pinned}} ON m.conversation_id = :id
-    AND m.pinned AND m.position <= (SELECT position FROM edge)
+SELECT {MESSAGE_COLUMNS} FROM {{messages}} m {{by_pinned}}
+WHERE m.conversation_id = :id AND m.pinned AND m.position <= (SELECT position FROM edge)
 """)
 
 _NO_POSITION = 2**62  # behind every position
+_POSITION = operator.attrgetter("position")
+_PINNED = operator.attrgetter("pinned")
+_TOKENS = operator.attrgetter("token_count")
 
 
 def window(
@@ -113,23 +120,27 @@ def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _
     rows = WINDOW.fetch(connection, scope, request)
     if not rows:
         raise no_conversation(request["id"], scope)
-    message_count, total_tokens, kind_before = rows[0][:3]
-    messages = [message_of(row[3:]) for row in rows if row[3] is not None]
-    if any(later.position < earlier.position for earlier, later in pairwise(messages)):
-        messages.sort(key=attrgetter("position"))
-    pinned = [message for message in messages if message.pinned]
-    newest = [message for message in messages if not message.pinned]
-    reserved = sum(message.token_count for message in pinned)
+    told = next(index for index, row in enumerate(rows) if row[1] is None)
+    message_count, _, kind_before, _, _, total_tokens, _, _ = rows.pop(told)
+    messages = messages_of(rows)
+    positions = list(map(_POSITION, messages))
+    if any(map(operator.gt, positions, positions[1:])):
+        messages.sort(key=_POSITION)
+    pinned, newest = [], messages
+    if any(map(_PINNED, messages)):
+        pinned = [message for message in messages if message.pinned]
+        newest = [message for message in messages if not message.pinned]
+    reserved = sum(map(_TOKENS, pinned))
     budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
     return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest, kind_before)
 
 
 def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
-    newest = loaded.newest[start:]
+    newest = loaded.newest[start:] if start else loaded.newest
     messages = (*loaded.pinned, *newest)
     return Window(
         messages=messages,
-        token_count=sum(message.token_count for message in messages),
+        token_count=sum(map(_TOKENS, messages)),
         token_limit=token_limit,
         first_position=newest[0].position if newest else 0,
         last_position=newest[-1].position if newest else 0,
@@ -192,10 +203,9 @@ def messages(
     rows = _PAGES[newest_first].fetch(connection, scope, request)
     if not rows:
         raise no_conversation(conversation_id, scope)
-    found = [message_of(row) for row in rows if row[0] is not None]
-    return sorted(
-        found, key=attrgetter("position"), reverse=newest_first
-    )  # as they come, but that is no promise
+    found = messages_of([row for row in rows if row[0] is not None])
+    found.sort(key=_POSITION, reverse=newest_first)  # as they come, but that is no promise
+    return found
 
 
 _CONVERSATIONS = Statement(f"""
