@@ -40,7 +40,7 @@ def configure(dialect: str, **where: Any) -> str | None:
         version_table_schema=schema,
         include_schemas=schema is not None,
         include_name=ours,
-        compare_type=False,
+        compare_type=True,
         transactional_ddl=True,
         dont_mutate=not migrates(),
         **where,

@@ -26,12 +26,11 @@ def dependencies(messages: Sequence[Message]) -> list[tuple[int, int]]:
 
 
 def _head_of_run(messages: Sequence[Message], index: int) -> int:
-    """What a result without a known call follows: the message before its run of results, if that can call."""
+    """What a result without a known call follows: the message before its run of results."""
     head = index - 1
     while head >= 0 and messages[head].kind == "tool_result":
         head -= 1
-    wanted = (messages[index].payload or {}).get("tool_call_id")
-    return head if head >= 0 and (not wanted or messages[head].kind == "tool_call") else -1
+    return head
 
 
 def allowed_starts(messages: Sequence[Message], start_on: str) -> list[bool]:

@@ -111,8 +111,8 @@ class Stores:
     def close(self) -> None:
         try:
             for store in self._opened:
-                pool = engine_of(store).pool
-                assert pool.checkedout() == 0, "a connection is still checked out"
+                for pool in pools_of(store):
+                    assert pool.checkedout() == 0, "a connection is still checked out"
                 store.close()
         finally:
             self.loop.close()
@@ -177,10 +177,12 @@ class Direct:
         self.engine.dispose()
 
 
-def engine_of(store: Store) -> sa.Engine:
-    """The store's own engine."""
-    engine = store._engine
-    return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+def pools_of(store: Any) -> list[Any]:
+    """The pools of the store's connections: the engine's own, and the one for single statements."""
+    runner = getattr(store._runner, "runner", store._runner)
+    engines = [store._engine, runner.single]
+    pools = [(each.sync_engine if isinstance(each, AsyncEngine) else each).pool for each in engines]
+    return pools[:1] if pools[0] is pools[1] else pools
 
 
 def statement_text(statement: Any, dialect: str) -> str:

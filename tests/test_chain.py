@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.stores import pools_of
 from tokenmem import AsyncStore, ConversationChain, ConversationTokenBufferMemory, Message, Store
 from tokenmem.errors import InvalidArgument, InvalidMessage
 
@@ -312,7 +313,7 @@ def test_no_connection_is_held_while_the_model_thinks(store: Store) -> None:
         other = threading.Thread(target=store.append, args=("other", [{"role": "user", "content": "hi"}]))
         other.start()
         other.join()
-        return str(store._engine.pool.checkedout())  # type: ignore[attr-defined]
+        return str(sum(pool.checkedout() for pool in pools_of(store)))
 
     assert chain_on(store, llm).predict(input="hi") == "0"
     assert asyncio.run(chain_on(store, llm).apredict(input="hi")) == "0"

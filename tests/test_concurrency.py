@@ -13,7 +13,7 @@ import pytest
 
 from tests.postgres import PostgresServer
 from tests.stores import Direct
-from tokenmem import Message, Store, errors
+from tokenmem import Message, Store, errors, migrate
 
 SPAWN = multiprocessing.get_context("spawn")
 EXCHANGES = int(os.environ.get("TOKENMEM_TEST_EXCHANGES", "12"))  # 200 is what the project promises
@@ -220,7 +220,7 @@ def test_a_store_survives_a_fork(ready_url: str) -> None:
 
 def connection_of(store: Store) -> int:
     """Which of the server's processes serves the store; 0 for SQLite."""
-    engine = store._engine
+    engine = store._connections.single
     if engine.dialect.name == "sqlite":
         return 0
     with engine.connect() as connection:
@@ -249,6 +249,33 @@ def test_a_conversation_that_goes_away_does_not_stop_a_purge(postgres_server: Po
             for name in ("a", "b", "c"):
                 store.append(name, exchange(0, 0), owner="ann")
         sql.close()
+
+
+def test_delete_owner_spares_what_another_owner_made_meanwhile(postgres_server: PostgresServer) -> None:
+    with postgres_server.database() as url, opened(url) as store, ThreadPoolExecutor(1) as pool:
+        store.upgrade()
+        for name in ("a", "b"):
+            store.append(name, exchange(0, 0), owner="ann")
+        sql = Direct(url)
+        with sql.engine.connect() as other:
+            store.bind(other).update("a", title="locked")
+            waiting = pool.submit(store.delete_owner, "ann")
+            wait_until_blocked(sql)
+            store.delete("b")
+            store.append("b", exchange(1, 1), owner="bob")
+            other.commit()
+        assert waiting.result() == 1
+        assert store.for_owner("bob").conversation("b").message_count == 2
+        sql.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_during_a_migration_can_migrate() -> None:
+    with migrate._alone():
+        child = os.fork()
+        if not child:
+            os._exit(0 if migrate._alembic.acquire(blocking=False) else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def wait_until_blocked(sql: Direct) -> None:

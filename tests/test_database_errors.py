@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.stores import VARIANTS, Databases, Direct, Stores
+from tests.stores import VARIANTS, Databases, Direct, Stores, pools_of
 from tokenmem import AsyncStore, Message, Store, errors
 
 SECRET = "marker-7f3a9"
@@ -104,7 +104,7 @@ def test_no_schema_yet(stores: Stores, tmp_path: Path) -> None:
     else:
         store = stores.open(schema="nothing_here")
     for operation in (store.conversations, append(store), store.verify, lambda: store.window("c1", 10)):
-        fails(operation, errors.SchemaOutOfDate, "tokenmem db upgrade --url")
+        fails(operation, errors.SchemaOutOfDate, "tokenmem db upgrade")
 
 
 def test_a_column_is_missing(stores: Stores) -> None:
@@ -151,7 +151,31 @@ def test_a_statement_that_is_not_allowed_the_time(stores: Stores) -> None:
 def test_a_server_that_only_reads(stores: Stores) -> None:
     store = stores.open(f"{stores.url}?options=-c%20default_transaction_read_only%3Don")
     assert store.conversations() == []
+    dropped: list[Any] = []
+    for pool in pools_of(store):
+        sa.event.listen(pool, "invalidate", lambda *args: dropped.append(args))
     fails(append(store), errors.DatabaseUnavailable, "read-only")
+    # Where a primary was demoted, the pool must not use its connections again.
+    assert dropped
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+@on_postgresql
+def test_a_database_that_is_not_utf_8(stores: Stores, encoding: str) -> None:
+    name = f"{sa.make_url(stores.url).database}_{encoding}".lower()
+    with stores.sql.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+        store = stores.open(sa.make_url(stores.url).set(database=name))
+        try:
+            store.upgrade()
+            store.append("c1", [Message.user("caf\u00e9")])
+            assert store.messages("c1")[0].content == "caf\u00e9"
+            if encoding == "LATIN1":
+                fails(lambda: store.append("c1", [Message.user("\u4eba")]), errors.DatabaseError)
+            assert store.verify() == []
+        finally:
+            store.close()
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @on_postgresql

@@ -123,7 +123,9 @@ BAD_LINES: list[tuple[str | bytes, str]] = [
     ("[1]", "a list"),
     ("{", "not JSON"),
     (b'{"id": "x", "messages": [{"role": "user", "content": "\xff"}]}', "not UTF-8"),
-    ("[" * 100_000, "not JSON"),
+    ("[" * 100_000, "nests deeper"),
+    ('{"id": "x",', "not JSON at character 1"),
+    (line("x", "hi", source="a", metadata={"source": "b"}), "'source' stands in the line and"),
     ('{"messages": []}', "no id"),
     ('{"id": "x"}', "no messages"),
     ('{"id": "x", "messages": []}', "messages is empty"),
@@ -240,12 +242,17 @@ def test_an_export_without_messages_can_still_be_imported(ready_url: str) -> Non
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_import_goes_on(stop: signal.Signals, ready_url: str, tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
-    lines = [line(f"c{number:04}", f"message {number}", "and another") for number in range(600)]
+    lines = [line(f"c{number:04}", f"message {number}", "and another") for number in range(3000)]
     path.write_text("\n".join(lines))
     command = [sys.executable, "-m", "tokenmem", "import", str(path)]
     with Store(ready_url) as store:
         with subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env=environment(ready_url)
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(ready_url),
+            # Where the tests run in the background, SIGINT is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as importing:
             while not store.conversations(after="c0009", limit=1):
                 assert importing.poll() is None
@@ -253,16 +260,16 @@ def test_an_interrupted_import_goes_on(stop: signal.Signals, ready_url: str, tmp
             importing.send_signal(stop)
             assert importing.stderr is not None
             told = importing.stderr.read()
-        assert len(store.conversations(limit=None)) < 600
+        assert len(store.conversations(limit=None)) < 3000
         assert store.verify() == []
     if stop == signal.SIGINT:
         assert importing.returncode == 130
         assert "run the same command again" in told
         assert len(told.splitlines()) == 1
     answer = done("import", str(path), "--json", url=ready_url).json
-    assert answer["imported"] + answer["already_there"] == 600
+    assert answer["imported"] + answer["already_there"] == 3000
     assert answer["already_there"] >= 10
-    assert [each["id"] for each in exported(ready_url)] == [f"c{number:04}" for number in range(600)]
+    assert [each["id"] for each in exported(ready_url)] == [f"c{number:04}" for number in range(3000)]
     assert done("verify", url=ready_url).code == 0
 
 

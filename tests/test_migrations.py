@@ -115,6 +115,19 @@ def test_check_names_what_differs_and_passes_by_what_is_not_ours(
     assert any("remove_column" in each and "colour" in each for each in differences)
 
 
+def test_check_sees_other_types_and_missing_views(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    upgrade(engine, "tokenmem")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP VIEW tokenmem.usage_by_day")
+    assert check(engine, "tokenmem") == ["the view usage_by_day is missing"]
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE tokenmem.append_keys ALTER first_position TYPE integer")
+    (difference,) = check(engine, "tokenmem")
+    assert "first_position" in difference
+    engine.dispose()
+
+
 def test_check_and_current_write_nothing(engine: sa.Engine, schema: str | None) -> None:
     with engine.connect() as connection:
         before = sa.inspect(connection).get_schema_names()

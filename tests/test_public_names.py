@@ -1,6 +1,7 @@
 """The names that users import, and what they promise."""
 
 import inspect
+import pickle
 import subprocess
 import sys
 from typing import Any, get_type_hints
@@ -52,7 +53,11 @@ def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.TokenmemError)
         assert kind.__doc__
-    defined = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    defined = {
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and kind.__module__ == errors.__name__
+    }
     assert defined == set(errors.__all__)
 
 
@@ -116,3 +121,16 @@ def test_values_are_frozen_and_slotted() -> None:
         message.content = "y"  # type: ignore[misc]
     for name in ("Message", "Window", "Appended", "Conversation", "Problem"):
         assert hasattr(getattr(tokenmem, name), "__slots__"), name
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.WindowTooSmall("c1", position=3, token_count=9, token_limit=4, detail="too small"),
+        errors.PositionConflict("c1", expected_position=1, last_position=2),
+        errors.InvalidMessage("no"),
+    ],
+)
+def test_an_error_reaches_the_parent_of_a_worker_process(error: errors.TokenmemError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

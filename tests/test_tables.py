@@ -95,7 +95,7 @@ def test_nothing_that_changes_in_a_conversation_is_indexed(database_url: str) ->
     schema = "tokenmem" if engine.dialect.name == "postgresql" else None
     indexes = sa.inspect(engine).get_indexes("conversations", schema)
     indexed = {column for index in indexes for column in index["column_names"]}
-    assert indexed == {"owner"}
+    assert indexed == {"owner", "id"}
     assert not indexed & CHANGING
     engine.dispose()
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.reference import Reference, allowed_starts, dependencies, is_valid
 from tests.stores import positions
 from tokenmem import Message, Store, Window, errors
-from tokenmem.window import choose_start, step_starts, stepped_budget
+from tokenmem.window import Before, call_ids, calls_to_look_for, choose_start, step_starts, stepped_budget
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LIMITS = (50, 200, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
@@ -70,14 +70,12 @@ conversations = st.lists(steps(), max_size=12).map(lambda pieces: [m for piece i
 def test_what_is_loaded_suffices_to_know_the_allowed_starts(
     conversation: list[Message], data: st.DataObject
 ) -> None:
-    """A window sees only the newest messages; calls may lie before them, unseen."""
+    """A window sees the newest messages, and of those before them a kind and the ids of some calls."""
     start = data.draw(st.integers(0, len(conversation)))
-    expected = allowed_starts(conversation, "step")[start:]
-    found = step_starts(conversation[start:])
-    # That the first one follows reasoning cannot be seen from here (tests/conformance/test_window.py).
-    if start and conversation[start - 1].kind == "reasoning":
-        expected, found = expected[1:], found[1:]
-    assert found == expected
+    earlier, newest = conversation[:start], conversation[start:]
+    called = {call_id for message in earlier for call_id in call_ids(message)}
+    before = Before(earlier[-1].kind if earlier else None, frozenset(calls_to_look_for(newest) & called))
+    assert step_starts(newest, before) == allowed_starts(conversation, "step")[start:]
 
 
 @given(conversations)

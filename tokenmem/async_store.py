@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -56,9 +57,9 @@ class AsyncStore:
         self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
         self._runner: AsyncRunner = (
-            AsyncEngineRunner(self._engine)
+            AsyncEngineRunner(self._engine, own=self._owns_engine)
             if isinstance(self._engine, AsyncEngine)
-            else ThreadRunner(EngineRunner(self._engine))
+            else ThreadRunner(EngineRunner(self._engine, own=self._owns_engine))
         )
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
@@ -194,12 +195,15 @@ class AsyncStore:
         if self._derived:
             return
         if isinstance(self._runner, ThreadRunner):
-            self._runner.close()
-        if self._owns_engine:
-            if isinstance(self._engine, AsyncEngine):
-                await self._engine.dispose()
-            else:
-                self._engine.dispose()
+            await asyncio.to_thread(self._runner.close)
+        if not self._owns_engine:
+            return
+        if isinstance(self._engine, AsyncEngine):
+            if isinstance(self._runner, AsyncEngineRunner):
+                await self._runner.single.dispose()
+            await self._engine.dispose()
+        else:
+            self._engine.dispose()
 
     def _with(self, runner: AsyncRunner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))

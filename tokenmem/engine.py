@@ -34,7 +34,8 @@ OLDEST_SQLITE = (3, 38, 0)
 """RETURNING came with SQLite 3.35; JSON functions, which the views use, are always there since 3.38."""
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) after which another try may succeed.
-_RETRYABLE_STATES = ("08", "40", "53", "55P03", "57", "25006")
+_READ_ONLY_STATE = "25006"
+_RETRYABLE_STATES = ("08", "40", "53", "55P03", "57", _READ_ONLY_STATE)
 _CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock: nothing of it was stored
 _SCHEMA_STATES = ("42P01", "42703", "3F000")  # undefined table, undefined column, invalid schema name
 _SCHEMA_TEXTS = ("no such table", "no such column", "has no column named", "no such view")
@@ -71,14 +72,16 @@ def parse_url(url: str | sa.URL) -> sa.URL:
     driver = parsed.drivername.partition("+")[2]
     if backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.host:
+        raise InvalidArgument(f"{shown(parsed)} lacks a slash; write sqlite:///{parsed.host} for that file")
     if backend == "sqlite" and driver in ("", "pysqlite", "aiosqlite"):
         return parsed.set(drivername="sqlite")
     raise InvalidArgument(f"no support for {parsed.drivername}; {_URL_HELP}")
 
 
 def _without_secrets(url: object) -> str:
-    """What may be shown of a URL that cannot be parsed: no user and password, no options, not all of it."""
-    return re.sub(r"^.*@", "…@", str(url).partition("?")[0], flags=re.DOTALL)[:60]
+    """What may be shown of a URL that cannot be parsed: where a password may stand is not to be known."""
+    return re.match(r"[\w+.-]{0,40}", str(url))[0] + "…"  # type: ignore[index]
 
 
 def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
@@ -88,17 +91,14 @@ def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
         InvalidArgument: the URL is wrong.
     """
     if isinstance(url, sa.Engine):
-        _check_dialect(url)
-        _forked_engines.add(url)
-        return url
+        check_dialect(url)
+        return _remembered(url)
     if isinstance(url, AsyncEngine):
         raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
     parsed = parse_url(url)
     with _checked_options(parsed):
         sqlite = parsed.get_backend_name() == "sqlite"
-        engine = _sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed)
-    _forked_engines.add(engine)
-    return engine
+        return _remembered(_sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed))
 
 
 def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine | AsyncEngine:
@@ -107,8 +107,8 @@ def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine 
     SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in a worker thread.
     """
     if isinstance(url, AsyncEngine):
-        _check_dialect(url.sync_engine)
-        _forked_engines.add(url.sync_engine)
+        check_dialect(url.sync_engine)
+        _remembered(url.sync_engine)
         return url
     if isinstance(url, sa.Engine):
         if url.dialect.name != "sqlite":
@@ -117,11 +117,8 @@ def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine 
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return open_engine(parsed)
-    arguments = _postgresql_arguments(parsed)
     with _checked_options(parsed):
-        engine = create_async_engine(parsed, poolclass=AsyncAdaptedQueuePool, **arguments)
-    _forked_engines.add(engine.sync_engine)
-    return engine
+        return _async_postgresql_engine(parsed)
 
 
 @contextmanager
@@ -133,7 +130,32 @@ def _checked_options(url: sa.URL) -> Iterator[None]:
         raise InvalidArgument(f"{shown(url)}: {error}; correct or leave out that option") from None
 
 
-def _check_dialect(engine: sa.Engine) -> None:
+def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
+    """The engine for single statements: no BEGIN, and no ROLLBACK that makes psycopg forget what it prepared.
+
+    A second pool where the engine is ours: its connections are set once. An engine of the caller's is set
+    anew for each use. SQLite's driver begins nothing for a SELECT, and needs neither.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine
+    if not own:
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return _remembered(_postgresql_engine(engine.url, isolation_level="AUTOCOMMIT"))
+
+
+def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEngine:
+    """The same for AsyncStore."""
+    if not own:
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return _async_postgresql_engine(engine.url, isolation_level="AUTOCOMMIT")
+
+
+def check_dialect(engine: Any) -> None:
+    """Check that an engine of the caller's is of a database and driver that tokenmem knows.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
     if (engine.dialect.name, engine.dialect.driver) not in (
         ("sqlite", "pysqlite"),
         ("sqlite", "aiosqlite"),
@@ -156,19 +178,44 @@ def default_schema(dialect: str, schema: str | None) -> str | None:
     return checked_schema(schema or DEFAULT_SCHEMA)
 
 
-def _postgresql_engine(url: sa.URL) -> sa.Engine:
-    return sa.create_engine(url, poolclass=QueuePool, **_postgresql_arguments(url))
+def _remembered(engine: sa.Engine) -> sa.Engine:
+    _forked_engines.add(engine)
+    return engine
+
+
+def _postgresql_engine(url: sa.URL, **options: Any) -> sa.Engine:
+    engine = sa.create_engine(url, poolclass=QueuePool, **_postgresql_arguments(url), **options)
+    event.listen(engine, "handle_error", _leave_demoted_server)
+    return engine
+
+
+def _async_postgresql_engine(url: sa.URL, **options: Any) -> AsyncEngine:
+    arguments = _postgresql_arguments(url) | options
+    engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **arguments)
+    event.listen(engine.sync_engine, "handle_error", _leave_demoted_server)
+    _remembered(engine.sync_engine)
+    return engine
+
+
+def _leave_demoted_server(context: Any) -> None:
+    """A primary that has become a replica refuses every write: drop its connections, look for the new one."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_STATE:
+        context.is_disconnect = True
 
 
 def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
-    connect: dict[str, Any] = {"application_name": "tokenmem", "connect_timeout": CONNECT_TIMEOUT}
+    connect: dict[str, Any] = {
+        "application_name": "tokenmem",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "client_encoding": "utf8",  # whatever the server's is: it converts, or says that it cannot
+    }
     given = {name: value for name, value in connect.items() if name not in url.query}
     # hide_parameters: SQLAlchemy's own log lines and errors must not carry what people said.
-    return {"connect_args": given, "hide_parameters": True, "pool_pre_ping": False}
+    return {"connect_args": given, "hide_parameters": True}
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    in_memory = url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+    in_memory = url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
     engine = sa.create_engine(
         url,
         poolclass=QueuePool,
@@ -235,6 +282,11 @@ def translated_errors(url: sa.URL) -> Iterator[None]:
         raise _translate(error, url) from None
     except exc.SQLAlchemyError as error:
         raise DatabaseError(f"{shown(url)}: {type(error).__name__}: {error._message()}") from None
+    except UnicodeError:
+        raise DatabaseError(
+            f"{shown(url)}: its connection does not carry all of Unicode; "
+            f"give the engine connect_args={{'client_encoding': 'utf8'}}"
+        ) from None
     except Exception as error:
         if not _of_driver(error):
             raise
@@ -264,7 +316,7 @@ def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutO
     if (state in _SCHEMA_STATES) if state else any(known in text for known in _SCHEMA_TEXTS):
         return SchemaOutOfDate(
             f"{shown(url)} has no tokenmem tables of this version ({text}); "
-            f"run `tokenmem db upgrade --url {shown(url)}` or call store.upgrade()"
+            f"run `tokenmem db upgrade` on it or call store.upgrade()"
         )
     where = f"{shown(url)}: {text}"
     if url.get_backend_name() == "sqlite":

@@ -17,6 +17,11 @@ A message names the value that was wrong and what to do about it. It never carri
 conversation's messages, nor a password.
 """
 
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
 __all__ = [
     "ConversationNotFound",
     "DatabaseError",
@@ -61,36 +66,42 @@ class WindowTooSmall(TokenmemError):
         token_limit: the limit that was asked for, in tokens.
     """
 
-    def __init__(self, conversation_id: str, *, position: int, token_count: int, token_limit: int) -> None:
-        reason = (
-            f"message {position}, with all that must go with it, costs {token_count} tokens and the limit is "
-            f"{token_limit}; raise token_limit"
-            if token_count > token_limit
-            else f"from message {position} on there are only tool results whose call is not stored, "
-            f"with which no prompt may begin; append a message, or store the conversation from its start"
-        )
-        super().__init__(f"conversation {conversation_id!r}: {reason}")
+    def __init__(
+        self, conversation_id: str, *, position: int, token_count: int, token_limit: int, detail: str
+    ) -> None:
+        super().__init__(f"conversation {conversation_id!r}: {detail}")
+        self._given: dict[str, Any] = {"position": position, "token_count": token_count}
+        self._given |= {"token_limit": token_limit, "detail": detail}
         self.conversation_id = conversation_id
         self.position = position
         self.token_count = token_count
         self.token_limit = token_limit
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an error must reach the parent of a worker process
+        return partial(type(self), self.conversation_id, **self._given), ()
 
 
 class PositionConflict(TokenmemError):
     """The conversation is not at the position that the caller expected.
 
     Attributes:
+        conversation_id: the conversation.
         expected_position: what the caller passed.
         last_position: where the conversation is.
     """
 
     def __init__(self, conversation_id: str, *, expected_position: int, last_position: int) -> None:
         super().__init__(
-            f"conversation {conversation_id!r} is at position {last_position}, not at {expected_position}: "
-            f"someone else has appended; read the new messages and decide again"
+            f"conversation {conversation_id!r} is at position {last_position}, not at {expected_position}; "
+            f"read what is there and decide again"
         )
+        self.conversation_id = conversation_id
         self.expected_position = expected_position
         self.last_position = last_position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        positions = {"expected_position": self.expected_position, "last_position": self.last_position}
+        return partial(type(self), self.conversation_id, **positions), ()
 
 
 class IdempotencyConflict(TokenmemError):
@@ -113,7 +124,7 @@ class DatabaseUnavailable(DatabaseError):
     """The database cannot be reached or opened, or asked us to come back later.
 
     Nothing of the operation was stored, unless the connection was lost during the commit itself: repeat
-    it with an `idempotency_key` and it is stored once.
+    it with an `idempotency_key` and it is stored once. (A purge keeps the batches that it had finished.)
     """
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args
 
 from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.models import JSONObject, Kind, Message, Role, text_of_parts
+from tokenmem.models import JSONObject, Message, Role, text_of_parts
 
 ROLES: tuple[str, ...] = get_args(Role)
-KINDS: tuple[str, ...] = get_args(Kind)
 
 
 class PydanticMessage(Protocol):
@@ -74,6 +73,10 @@ def _parse(message: MessageLike, where: str) -> Message:
     if pinned and kind != "message":
         raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
     text, payload = _split(original, content)
+    if isinstance(message, Message) and (message.role, message.content) != (role, text):
+        raise InvalidMessage(
+            f"{where}: role or content differ from the payload's; change the dict of to_openai() instead"
+        )
     return Message(role, text, kind=kind, payload=payload, pinned=pinned)
 
 
@@ -268,9 +271,14 @@ def parse_line(line: str | bytes) -> ConversationLine:
         record = json.loads(line)
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise InvalidArgument(f"not JSON: {reason}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidArgument(
+            f"not JSON at character {error.pos}: {error.msg}; write one object a line, without line breaks"
+        ) from None
+    except ValueError:
+        raise InvalidArgument("not JSON: a number of thousands of digits; write it as a string") from None
+    except RecursionError:
+        raise InvalidArgument(f"nests deeper than {MAX_NESTING} levels; flatten it") from None
     if not isinstance(record, dict):
         raise InvalidArgument(f"a {type(record).__name__}; a line is an object with id and messages")
     missing = [key for key in ("id", "messages") if key not in record]
@@ -283,18 +291,23 @@ def parse_line(line: str | bytes) -> ConversationLine:
 
 def _conversation_line(record: JSONObject) -> ConversationLine:
     messages = parse_messages(record.pop("messages"))
-    pinned = record.pop("pinned", None) or []
+    pinned = record.pop("pinned", None)
+    pinned = [] if pinned is None else pinned
     if not isinstance(pinned, list):
         raise InvalidArgument(f"pinned is a {type(pinned).__name__}; it must be a list of numbers")
     for number in pinned:
-        if not isinstance(number, int) or not 1 <= number <= len(messages):
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(messages):
             raise InvalidArgument(f"pinned names message {number!r}; they are numbered 1 to {len(messages)}")
         messages[number - 1] = replace(messages[number - 1], pinned=True)
-    metadata = record.pop("metadata", None) or {}
+    metadata = record.pop("metadata", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise InvalidArgument(f"metadata is a {type(metadata).__name__}; it must be an object")
     named = {key: record.pop(key, None) for key in ("owner", "title", "token_counter")}
-    return ConversationLine(record.pop("id"), messages, **named, metadata={**record, **metadata})
+    conversation_id = record.pop("id")
+    if twice := record.keys() & metadata.keys():
+        raise InvalidArgument(f"{min(twice)!r} stands in the line and in its metadata; keep one of them")
+    return ConversationLine(conversation_id, messages, **named, metadata={**record, **metadata})
 
 
 def render_line(line: ConversationLine) -> str:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-Kind = Literal["message", "tool_call", "tool_result", "reasoning", "other"]
 StartOn = Literal["message", "step", "turn"]
 JSONObject = dict[str, Any]
 
@@ -116,7 +115,7 @@ class Appended:
     Attributes:
         first_position: the position of its first message.
         last_position: the position of its last message.
-        token_count: what its messages cost together, in tokens.
+        token_count: what its messages cost together, in tokens; where replayed, what they cost by now.
         total_tokens: the conversation's running total behind them, in tokens.
         replayed: True where the idempotency key was known and nothing was stored again.
     """

@@ -27,7 +27,7 @@ from tokenmem.arguments import (
     optional_number,
 )
 from tokenmem.engine import use_write_ahead_log
-from tokenmem.errors import InvalidArgument
+from tokenmem.errors import InvalidArgument, UnknownTokenCounter
 from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
 from tokenmem.operations import append, change, read, recount, retention
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Run an operation of one statement that changes nothing."""
+    """Run an operation that needs no transaction: one statement, or several that need not agree."""
 
     operation: Callable[[sa.Connection], Any]
 
@@ -331,7 +331,13 @@ class Procedures:
         for counter in (self.counter, *known):
             if counter.name == name:
                 return counter
-        return counter_named(name)
+        found = counter_named(name)
+        if found.name != name:  # an object of somebody's own, called like a model
+            raise UnknownTokenCounter(
+                f"the conversation is counted by {name!r}, which is not the shipped {found.name!r}; "
+                f"open the store with that counter, Store(counter=…), or recount the conversation"
+            )
+        return found
 
 
 def resolve_counter(counter: str | TokenCounter) -> TokenCounter:

@@ -12,7 +12,13 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tokenmem.engine import TryAgain, begin_write, translated_errors
+from tokenmem.engine import (
+    TryAgain,
+    async_single_statement_engine,
+    begin_write,
+    single_statement_engine,
+    translated_errors,
+)
 from tokenmem.procedures import Count, Procedure, Read, Step, Write
 
 T = TypeVar("T")
@@ -66,9 +72,9 @@ async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
 class EngineRunner:
     """Steps on an engine's own connections."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, own: bool) -> None:
         self.engine = engine
-        self._autocommit = autocommit(engine)
+        self.single = single_statement_engine(engine, own=own)
 
     def step(self, step: Step) -> Any:
         """Run one step; a write that another process overtook is repeated."""
@@ -86,21 +92,11 @@ class EngineRunner:
     @contextmanager
     def _connection(self, step: Read | Write) -> Iterator[sa.Connection]:
         if needs_no_transaction(step, self.engine.dialect):
-            with self._autocommit.connect() as connection:
+            with self.single.connect() as connection:
                 yield connection
         else:
             with self.engine.begin() as connection:
                 yield connection
-
-
-def autocommit(engine: sa.Engine) -> sa.Engine:
-    """The engine for single statements: no BEGIN, and no ROLLBACK that makes psycopg forget what it prepared.
-
-    SQLite's driver begins nothing for a SELECT, and SQLAlchemy would set a PRAGMA after each use.
-    """
-    if engine.dialect.name == "sqlite":
-        return engine
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def needs_no_transaction(step: Read | Write, dialect: sa.Dialect) -> bool:
@@ -147,9 +143,9 @@ def in_savepoints(connection: sa.Connection, operation: Operation) -> Any:
 class AsyncEngineRunner:
     """Steps on an AsyncEngine's connections."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, own: bool) -> None:
         self.engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.single = async_single_statement_engine(engine, own=own)
 
     async def step(self, step: Step) -> Any:
         """Run one step; a write that another process overtook is repeated."""
@@ -168,7 +164,7 @@ class AsyncEngineRunner:
     @asynccontextmanager
     async def _connection(self, step: Read | Write) -> AsyncIterator[AsyncConnection]:
         if needs_no_transaction(step, self.engine.dialect):
-            async with self._autocommit.connect() as connection:
+            async with self.single.connect() as connection:
                 yield connection
         else:
             async with self.engine.begin() as connection:
@@ -176,30 +172,36 @@ class AsyncEngineRunner:
 
 
 class ThreadRunner:
-    """Steps of another runner in one worker thread: one hop a step, where aiosqlite hops at every call."""
+    """Steps of another runner in worker threads: one hop a step, where aiosqlite hops at every call.
+
+    Two threads, so that a window does not wait behind a writer that waits for another process.
+    """
 
     def __init__(self, runner: EngineRunner) -> None:
         self.runner = runner
         self._process = 0
-        self._worker: ThreadPoolExecutor
+        self._workers: dict[type, ThreadPoolExecutor] = {}
 
     async def step(self, step: Step) -> Any:
         """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread(), self.runner.step, step)
+        return await loop.run_in_executor(self._worker(type(step)), self.runner.step, step)
 
-    def _thread(self) -> ThreadPoolExecutor:
+    def _worker(self, kind: type) -> ThreadPoolExecutor:
         if self._process != os.getpid():  # a forked child has no threads of its parent's
+            self._workers = {
+                each: ThreadPoolExecutor(1, thread_name_prefix="tokenmem") for each in (Read, Write)
+            }
             self._process = os.getpid()
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="tokenmem")
-        return self._worker
+        return self._workers[kind]
 
     def close(self) -> None:
-        """End the thread, if there is one."""
+        """End the threads, if there are any, when they have done what they were given."""
         if self._process == os.getpid():
-            self._worker.shutdown(wait=True)
+            for worker in self._workers.values():
+                worker.shutdown(wait=True)
             self._process = 0
 
 

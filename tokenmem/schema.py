@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
 from tokenmem.errors import InvalidArgument
 
@@ -17,6 +18,7 @@ DEFAULT_SCHEMA = "tokenmem"
 """The PostgreSQL schema, unless the caller names another. SQLite has plain names."""
 
 VERSION_TABLE = "tokenmem_alembic_version"
+VIEWS = ("conversation_overview", "message_log", "tool_calls", "usage_by_day", "call_windows")
 TABLES = ("conversations", "messages", "llm_calls", "append_keys")
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -100,14 +102,18 @@ def checked_schema(schema: str | None) -> str | None:
     """The schema's name, if it needs no quotes: it becomes part of statements.
 
     Raises:
-        InvalidArgument: it is not a lower-case SQL identifier of at most 63 characters.
+        InvalidArgument: it is not a lower-case SQL identifier of at most 63 characters, or is reserved.
     """
-    if schema is None or (isinstance(schema, str) and _IDENTIFIER.fullmatch(schema)):
-        return schema
-    raise InvalidArgument(
-        f"schema {schema!r:.80}: use lower-case letters, digits and underscores, "
-        f"at most 63, not a digit first"
-    )
+    if schema is None:
+        return None
+    if not (isinstance(schema, str) and _IDENTIFIER.fullmatch(schema)):
+        raise InvalidArgument(
+            f"schema {schema!r:.80}: use lower-case letters, digits and underscores, "
+            f"at most 63, not a digit first"
+        )
+    if schema in RESERVED_WORDS or schema.startswith("pg_"):
+        raise InvalidArgument(f"schema {schema!r} is one of PostgreSQL's own words; use another")
+    return schema
 
 
 def tables(schema: str | None) -> sa.MetaData:
@@ -175,7 +181,8 @@ def _conversations(metadata: sa.MetaData) -> None:
         _moment("updated_at", "When it last changed, UTC"),
         comment="One row a conversation; its lock is the order of its messages",
     )
-    sa.Index("conversations_by_owner", table.c.owner, postgresql_where=table.c.owner.is_not(None))
+    owned = table.c.owner.is_not(None)
+    sa.Index("conversations_by_owner", table.c.owner, table.c.id, postgresql_where=owned, sqlite_where=owned)
 
 
 def _messages(metadata: sa.MetaData) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from tokenmem.engine import default_schema, open_engine, shown
+from tokenmem.engine import check_dialect, default_schema, open_engine, shown
 from tokenmem.errors import InvalidArgument
 from tokenmem.formats import MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
@@ -43,6 +43,7 @@ def check_connection(connection: Any, kind: type[Any], engine: sa.Engine) -> Non
     """
     if not isinstance(connection, kind):
         raise InvalidArgument(f"connection is a {type(connection).__name__}; pass a {kind.__name__}")
+    check_dialect(connection.engine)
     if connection.dialect.name != engine.dialect.name:
         raise InvalidArgument(
             f"a {connection.dialect.name} connection, but {engine.dialect.name} in the store"
@@ -77,7 +78,8 @@ class Store:
     ) -> None:
         self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
-        self._runner: Runner = EngineRunner(self._engine)
+        self._connections = EngineRunner(self._engine, own=self._owns_engine)
+        self._runner: Runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(resolve_counter(counter), scope)
 
@@ -301,11 +303,13 @@ class Store:
     def close(self) -> None:
         """Close the connections, unless the Engine is your own."""
         if self._owns_engine:
+            self._connections.single.dispose()
             self._engine.dispose()
 
     def _with(self, runner: Runner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
         other._engine, other._owns_engine = self._engine, False
+        other._connections = self._connections
         other._runner, other._procedures = runner, procedures
         return other
 

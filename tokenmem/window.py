@@ -12,11 +12,28 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from tokenmem.models import Message
+from tokenmem.models import JSONObject, Message
 
 _KIND = operator.attrgetter("kind")
 _TOKENS = operator.attrgetter("token_count")
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is known of the messages before those that were loaded.
+
+    Attributes:
+        kind: the kind of the last of them, None where there is none.
+        calls: ids of tool calls among them.
+    """
+
+    kind: str | None = None
+    calls: frozenset[str] = frozenset()
+
+
+NOTHING = Before()
 
 
 def stepped_budget(total_tokens: int, token_limit: int, stride: int | None) -> int:
@@ -42,7 +59,7 @@ def choose_start(
     start_on: str,
     *,
     fall_back: bool = True,
-    kind_before: str | None = None,
+    before: Before = NOTHING,
 ) -> int | None:
     """The index in `newest` at which the longest window allowed by `start_on` begins.
 
@@ -52,12 +69,12 @@ def choose_start(
             nothing fits an earlier one: a window that starts off its stride is better than none.
         start_on: "message", "step" or "turn".
         fall_back: whether "turn" may become "step" where no turn fits.
-        kind_before: the kind of the message before `newest`, None where there is none.
+        before: what is known of the messages before `newest`.
 
     Returns:
         The index, or None where nothing fits.
     """
-    allowed = _allowed(newest, start_on, kind_before)
+    allowed = _allowed(newest, start_on, before)
     for boundary in ("turn", "step") if start_on == "turn" and fall_back else (start_on,):
         for budget in budgets:
             for start, cost in _starts(newest, allowed):
@@ -66,13 +83,13 @@ def choose_start(
     return None
 
 
-def newest_start(newest: Sequence[Message], start_on: str, kind_before: str | None) -> tuple[int, int] | None:
+def newest_start(newest: Sequence[Message], start_on: str, before: Before) -> tuple[int, int] | None:
     """The last index at which a window may start at all, and what it costs from there on, in tokens."""
-    return max(_starts(newest, _allowed(newest, start_on, kind_before)), default=None)
+    return max(_starts(newest, _allowed(newest, start_on, before)), default=None)
 
 
-def _allowed(newest: Sequence[Message], start_on: str, kind_before: str | None) -> list[bool]:
-    return [True] * len(newest) if start_on == "message" else step_starts(newest, kind_before)
+def _allowed(newest: Sequence[Message], start_on: str, before: Before) -> list[bool]:
+    return [True] * len(newest) if start_on == "message" else step_starts(newest, before)
 
 
 def _starts(newest: Sequence[Message], allowed: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -88,15 +105,11 @@ def _begins_turn(message: Message) -> bool:
     return message.role == "user" and message.kind == "message"
 
 
-def step_starts(messages: Sequence[Message], kind_before: str | None = None) -> list[bool]:
-    """For each message, whether a window may start there without cutting a step in two.
-
-    `messages` is the newest part of a conversation: calls may lie before it, unseen. Of the message before
-    it only the kind is known.
-    """
-    if kind_before != "reasoning" and set(map(_KIND, messages)) <= {"message"}:
+def step_starts(messages: Sequence[Message], before: Before = NOTHING) -> list[bool]:
+    """For each message, whether a window may start there without cutting a step in two."""
+    if before.kind != "reasoning" and set(map(_KIND, messages)) <= {"message"}:
         return [True] * len(messages)  # most conversations: no tools
-    tied_to = _tied_to(messages, kind_before)
+    tied_to = _tied_to(messages, before)
     allowed = [True] * len(messages)
     oldest = len(messages)
     for index in range(len(messages) - 1, -1, -1):
@@ -105,42 +118,62 @@ def step_starts(messages: Sequence[Message], kind_before: str | None = None) -> 
     return allowed
 
 
-def _tied_to(messages: Sequence[Message], kind_before: str | None) -> list[int]:
+def calls_to_look_for(messages: Sequence[Message]) -> set[str]:
+    """The ids that results among `messages` answer and that no call before them there has.
+
+    Results with which `messages` begin are left out: nothing there can be their call.
+    """
+    if set(map(_KIND, messages)) <= {"message"}:
+        return set()
+    called: set[str] = set()
+    missing: set[str] = set()
+    headed = False
+    for message in messages:
+        if message.kind != "tool_result":
+            headed = True
+            called.update(call_ids(message))
+        elif headed:
+            missing.update(_answered_ids(message) - called)
+    return missing
+
+
+def _tied_to(messages: Sequence[Message], before: Before) -> list[int]:
     """For each message, the index of the oldest one that it cannot be sent without; -1 is one not here."""
     tied_to = list(range(len(messages)))
-    calls: dict[str, int] = {}
+    calls = dict.fromkeys(before.calls, -1)
     before_results = -1
     for index, message in enumerate(messages):
         if message.kind == "tool_result":
-            tied_to[index] = _call_of(message, calls, messages, before_results)
+            # An id is not unique in a conversation: the newest call before the result is meant. A result
+            # without an id, or whose id no call has, belongs to the message that its run of results follows.
+            known = [calls[answered] for answered in _answered_ids(message) if answered in calls]
+            tied_to[index] = min(known, default=before_results)
             continue
-        if (messages[index - 1].kind if index else kind_before) == "reasoning":
+        if (messages[index - 1].kind if index else before.kind) == "reasoning":
             tied_to[index] = index - 1
         before_results = index
-        calls.update(dict.fromkeys(_call_ids(message), index))
+        calls.update(dict.fromkeys(call_ids(message), index))
     return tied_to
 
 
-def _call_of(result: Message, calls: dict[str, int], messages: Sequence[Message], before_results: int) -> int:
-    """The index of the message that made the call, -1 where it is not among `messages`.
-
-    An id is not unique in a conversation: the newest call before the result is meant. A result without
-    an id, or whose id no call here has, belongs to the message that its run of results follows; but where
-    that one cannot have made the call, the call lies before `messages`.
-    """
-    answered = _answered_id(result)
-    if answered in calls:
-        return calls[answered]
-    if answered and before_results >= 0 and messages[before_results].kind != "tool_call":
-        return -1
-    return before_results
+def call_ids(message: Message) -> set[str]:
+    """The ids of the tool calls that a message makes: in `tool_calls`, or in parts of its content."""
+    payload = message.payload or {}
+    calls = [*(payload.get("tool_calls") or []), *_parts(payload, "tool_use", "tool_call")]
+    return {call["id"] for call in calls if isinstance(call.get("id"), str)}
 
 
-def _call_ids(message: Message) -> list[str]:
-    calls = (message.payload or {}).get("tool_calls") or []
-    return [call["id"] for call in calls if isinstance(call.get("id"), str)]
+def _answered_ids(message: Message) -> set[str]:
+    payload = message.payload or {}
+    answers = [
+        payload.get("tool_call_id"),
+        *(part.get("tool_use_id") for part in _parts(payload, "tool_result")),
+    ]
+    return {answered for answered in answers if isinstance(answered, str) and answered}
 
 
-def _answered_id(message: Message) -> str:
-    answered = (message.payload or {}).get("tool_call_id")
-    return answered if isinstance(answered, str) else ""
+def _parts(payload: JSONObject, *types: str) -> list[JSONObject]:
+    content = payload.get("content")
+    if not isinstance(content, list):
+        return []
+    return [part for part in content if isinstance(part, dict) and part.get("type") in types]

@@ -112,9 +112,10 @@ def create_conversations(schema: str | None, dialect: str) -> None:
     op.create_index(
         "conversations_by_owner",
         "conversations",
-        ["owner"],
+        ["owner", "id"],
         schema=schema,
         postgresql_where=sa.text("owner IS NOT NULL"),
+        sqlite_where=sa.text("owner IS NOT NULL"),
     )
 
 

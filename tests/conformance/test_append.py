@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -251,3 +252,34 @@ def test_twenty_threads_share_one_store(stores: Stores) -> None:
     stored = store.messages("c1", limit=None)
     assert all(stored[i].content == stored[i + 1].content for i in range(0, 200, 2))
     assert store.verify() == []
+
+
+class CalledLikeAModel:
+    """A counter of somebody's own whose name is a model's, which tiktoken's counters go by too."""
+
+    name = "gpt-4o"
+
+    def count(self, message: Message) -> int:
+        return len(str(message.content))
+
+
+def test_a_counter_of_somebody_else_s_that_is_called_like_a_model(stores: Stores) -> None:
+    stores.open(counter=CalledLikeAModel()).append("c1", texts(3))
+    other = stores.open()
+    for change in (
+        lambda: other.append("c1", texts(3)),
+        lambda: other.edit("c1", 1, Message.user("x")),
+    ):
+        with pytest.raises(errors.UnknownTokenCounter, match=r"'gpt-4o'.*recount"):
+            change()
+    assert other.recount("c1", "gpt-4o").token_counter == "o200k_base"
+    assert other.append("c1", texts(3)).first_position == 2
+
+
+def test_a_message_that_says_one_thing_and_carries_another(store: Store) -> None:
+    parts = Message.user([{"type": "text", "text": "old"}])
+    call = Message.assistant(tool_calls=[{"id": "x", "type": "function", "function": {"name": "f"}}])
+    for message in (replace(parts, content="new"), replace(call, role="user"), replace(call, content="new")):
+        with pytest.raises(errors.InvalidMessage, match="payload"):
+            store.append("c1", [message])
+    store.append("c1", [parts, call])

@@ -1,5 +1,7 @@
 """The caller's own transaction."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 
@@ -195,3 +197,20 @@ def test_messages_bound_are_read_back_as_they_went_in(stores: Stores, counted: S
         token_count=1,
         created_at=counted.messages("c9")[0].created_at,
     )
+
+
+def test_an_engine_that_begins_each_transaction_itself(stores: Stores, counted: Store) -> None:
+    """SQLAlchemy's documented recipe for SQLite: a write must not begin as a read, or it could not go on."""
+    if stores.variant != "sqlite-sync":
+        assert counted.verify() == []
+        return
+    engine = sa.create_engine(stores.url, connect_args={"timeout": 60})
+    sa.event.listen(engine, "connect", lambda driver, _: setattr(driver, "isolation_level", None))
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    store = Store(engine, counter=Unit())
+    with ThreadPoolExecutor(4) as pool:
+        titles = [f"{number}" for number in range(80)]
+        assert len(list(pool.map(lambda title: store.update("c1", title=title), titles))) == 80
+    store.append("c1", texts(3))
+    assert store.verify() == []
+    engine.dispose()

@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -247,3 +248,41 @@ def check_windows(store: Store, sql: Direct, name: str) -> None:
             assert positions(window.messages) == positions(expected), (limit, start_on, stride)
             assert window.token_count == sum(m.token_count for m in expected) <= limit
             assert window.omitted == len(stored) - len(expected)
+
+
+def test_results_that_come_late_and_out_of_order(counted: Store) -> None:
+    """Two calls in messages of their own, answered in the other order: all four are one step."""
+    first = {"id": "call_a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    second = first | {"id": "call_b"}
+    counted.append(
+        "c1",
+        [
+            *texts(5),
+            Message.assistant("18", tool_calls=[first]),
+            Message.assistant("18", tool_calls=[second]),
+            Message.tool("5", tool_call_id="call_b"),
+            Message.tool("5", tool_call_id="call_a"),
+            *texts(5),
+        ],
+    )
+    found = [counted.window("c1", limit).first_position for limit in (5, 33, 50, 51, 56)]
+    assert found == [6, 6, 6, 2, 1]
+
+
+def test_anthropic_s_blocks_are_steps_too(counted: Store) -> None:
+    def block(role: str, **part: str) -> dict[str, Any]:
+        return {"role": role, "content": [part, {"type": "text", "text": "10"}]}
+
+    counted.append(
+        "c1",
+        [
+            *texts(5),
+            block("assistant", type="tool_use", id="t1"),
+            block("assistant", type="tool_use", id="t2"),
+            block("user", type="tool_result", tool_use_id="t2"),
+            block("user", type="tool_result", tool_use_id="t1"),
+            *texts(5),
+        ],
+    )
+    assert [counted.window("c1", limit).first_position for limit in (5, 35, 44, 45)] == [6, 6, 6, 2]
+    assert counted.window("c1", 36, start_on="turn").first_position == 6

@@ -71,9 +71,7 @@ def show(
     url: Url = DEFAULT_URL,
     schema: Schema = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many messages.")] = 50,
-    after: Annotated[
-        int, typer.Option("--after", min=0, metavar="POSITION", help="From behind this position.")
-    ] = 0,
+    after: Annotated[int, typer.Option("--after", metavar="POSITION", help="From behind this position.")] = 0,
     newest: Annotated[bool, typer.Option("--newest", help="The newest ones instead of the oldest.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +91,7 @@ def show(
 
 def window(
     conversation_id: ConversationId,
-    limit: Annotated[int, typer.Option("--limit", min=0, metavar="TOKENS", help="The token limit.")],
+    limit: Annotated[int, typer.Option("--limit", metavar="TOKENS", help="The token limit.")],
     url: Url = DEFAULT_URL,
     schema: Schema = None,
     start_on: Annotated[
@@ -101,7 +99,7 @@ def window(
     ] = "step",
     stride: Annotated[
         int | None,
-        typer.Option("--stride", min=1, metavar="TOKENS", help="Move its start in steps of so many tokens."),
+        typer.Option("--stride", metavar="TOKENS", help="Move its start in steps of so many tokens."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -182,8 +180,8 @@ def _other_parts(content: Any) -> list[str]:
     return [str(part.get("type", "part")) for part in parts]
 
 
-def _shown_call(call: JSONObject) -> str:
-    inner = call.get("function") or call.get("custom") or call
+def _shown_call(call: Any) -> str:
+    inner = (call.get("function") or call.get("custom") or call) if isinstance(call, dict) else call
     if not isinstance(inner, dict):
         return "[tool call]"
     arguments = inner.get("arguments", inner.get("input", ""))

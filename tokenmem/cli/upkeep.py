@@ -183,9 +183,9 @@ def recount_all(database: Database, name: str) -> tuple[int, int]:
     return recounted, skipped
 
 
-def every_conversation(store: Store, owner: str | None = None) -> Iterator[Conversation]:
+def every_conversation(store: Store) -> Iterator[Conversation]:
     """All conversations, a page in memory at a time."""
     after: str | None = None
-    while page := store.conversations(owner=owner, after=after, limit=PAGE):
+    while page := store.conversations(after=after, limit=PAGE):
         yield from page
         after = page[-1].id

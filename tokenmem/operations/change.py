@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -230,6 +231,7 @@ def delete(connection: sa.Connection, scope: Scope, conversation_id: str) -> Non
 
 def delete_owner(connection: sa.Connection, scope: Scope, owner: str) -> int:
     """Remove an owner's conversations, all in one transaction, and return how many there were."""
+    scope = replace(scope, owner=owner)  # by the time its turn comes, an id may be somebody else's
     ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": owner})]
     removed = 0
     for conversation_id in ids:

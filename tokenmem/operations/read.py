@@ -20,7 +20,14 @@ from tokenmem.operations.rows import (
     no_conversation,
 )
 from tokenmem.schema import Scope, Statement
-from tokenmem.window import choose_start, newest_start, stepped_budget
+from tokenmem.window import (
+    Before,
+    call_ids,
+    calls_to_look_for,
+    choose_start,
+    newest_start,
+    stepped_budget,
+)
 
 # Walk the primary key backwards to the first message that no longer fits, then read the range above it.
 # Both ends of the range are given: with one end alone PostgreSQL expects a third of the conversation and,
@@ -55,6 +62,15 @@ SELECT {MESSAGE_COLUMNS} FROM {{messages}} m {{by_pinned}}
 WHERE m.conversation_id = :id AND m.pinned AND m.position <= (SELECT position FROM edge)
 """)
 
+_CALLS_BEFORE = Statement(f"""
+SELECT {MESSAGE_COLUMNS} FROM {{conversations}} c JOIN {{messages}} m ON m.conversation_id = c.id
+WHERE c.id = :id AND {OWNED} AND m.kind = 'tool_call'
+    AND m.position < :before AND m.position >= :before - :reach
+""")
+
+LOOK_BACK = 100
+"""Messages before a window among which the call of a late result is looked for."""
+
 _NO_POSITION = 2**62  # behind every position
 _POSITION = operator.attrgetter("position")
 _PINNED = operator.attrgetter("pinned")
@@ -85,13 +101,16 @@ def window(
     stepped = stepped_budget(loaded.total_tokens, token_limit, stride) - loaded.reserved
     start = loaded.start([stepped, loaded.budget], start_on)
     if start is None and not loaded.only_pinned_fit:
-        raise _too_small(connection, scope, request, start_on, loaded)
+        error = _too_small(connection, scope, request, start_on, loaded)
+        if error is None:  # removed meanwhile
+            return window(connection, scope, conversation_id, token_limit, start_on, stride)
+        raise error
     return _window(loaded, start or 0, token_limit)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What WINDOW returned: the pinned messages, the newest of the others, and the kind of the one before."""
+    """What WINDOW returned: the pinned messages, the newest of the others, and what lies before these."""
 
     message_count: int
     total_tokens: int
@@ -99,11 +118,11 @@ class _Loaded:
     budget: int
     pinned: list[Message]
     newest: list[Message]
-    kind_before: str | None
+    before: Before
 
     def start(self, budgets: Sequence[int], start_on: str, *, fall_back: bool = True) -> int | None:
         """Where in `newest` the window begins."""
-        return choose_start(self.newest, budgets, start_on, fall_back=fall_back, kind_before=self.kind_before)
+        return choose_start(self.newest, budgets, start_on, fall_back=fall_back, before=self.before)
 
     @property
     def is_all(self) -> bool:
@@ -132,7 +151,19 @@ def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _
         newest = [message for message in messages if not message.pinned]
     reserved = sum(map(_TOKENS, pinned))
     budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
-    return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest, kind_before)
+    calls: frozenset[str] = frozenset()
+    if len(messages) < message_count and (missing := calls_to_look_for(newest)):
+        calls = frozenset(missing & _calls_before(connection, scope, request, newest[0].position))
+    before = Before(kind_before, calls)
+    return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest, before)
+
+
+def _calls_before(
+    connection: sa.Connection, scope: Scope, request: dict[str, Any], position: int
+) -> set[str]:
+    """The ids of the tool calls shortly before a position: results may come late and out of order."""
+    rows = _CALLS_BEFORE.fetch(connection, scope, request | {"before": position, "reach": LOOK_BACK})
+    return {call_id for message in messages_of(rows) for call_id in call_ids(message)}
 
 
 def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
@@ -150,21 +181,40 @@ def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
 
 def _too_small(
     connection: sa.Connection, scope: Scope, request: dict[str, Any], start_on: str, loaded: _Loaded
-) -> WindowTooSmall:
-    """Name the newest message at which a window could start, and what it would cost from there on."""
+) -> WindowTooSmall | None:
+    """Name the newest message at which a window could start, and what it would cost from there on.
+
+    None where the messages are gone by now.
+    """
     conversation_id, token_limit = request["id"], request["limit"]
-    enough = max(token_limit, 1)
-    while loaded.reserved <= token_limit:
-        found = newest_start(loaded.newest, start_on, loaded.kind_before)
-        if found or loaded.is_all:
-            start, cost = found or (0, sum(message.token_count for message in loaded.newest))
-            position, cost = loaded.newest[start].position, cost + loaded.reserved
-            break
-        enough *= 2
-        loaded = _load(connection, scope, request | {"limit": enough, "stride": 1})
-    else:
+    if loaded.reserved > token_limit:
         position, cost = loaded.pinned[-1].position, loaded.reserved
-    return WindowTooSmall(conversation_id, position=position, token_count=cost, token_limit=token_limit)
+        detail = f"its pinned messages alone cost {cost} tokens and the limit is {token_limit}"
+        remedy = "raise token_limit, or unpin some with edit(…, pinned=False)"
+    else:
+        enough = max(token_limit, 1)
+        while not (found := newest_start(loaded.newest, start_on, loaded.before)) and not loaded.is_all:
+            enough *= 2
+            loaded = _load(connection, scope, request | {"limit": enough, "stride": 1})
+        if not loaded.newest:
+            return None
+        start, cost = found or (0, sum(map(_TOKENS, loaded.newest)))
+        position, cost = loaded.newest[start].position, cost + loaded.reserved
+        detail = f"message {position}, with all that must go with it, costs {cost} tokens "
+        detail += f"and the limit is {token_limit}"
+        remedy = "raise token_limit"
+        if not found:
+            detail = f"from message {position} on there are only tool results whose call is not stored"
+            remedy = (
+                "no prompt may begin with one: append a message, or store the conversation from its start"
+            )
+    return WindowTooSmall(
+        conversation_id,
+        position=position,
+        token_count=cost,
+        token_limit=token_limit,
+        detail=f"{detail}; {remedy}",
+    )
 
 
 # The limit stands beside the order, inside: behind the join all of the conversation would be read and sorted.
@@ -208,10 +258,12 @@ def messages(
     return found
 
 
-_CONVERSATIONS = Statement(f"""
+_ALL_CONVERSATIONS = Statement(f"""
+SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c WHERE c.id > :after ORDER BY c.id LIMIT :limit
+""")
+_CONVERSATIONS_OF_OWNER = Statement(f"""
 SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c
-WHERE c.id > :after AND {OWNED}
-ORDER BY c.id LIMIT :limit
+WHERE c.owner = :owner AND c.id > :after ORDER BY c.id LIMIT :limit
 """)
 
 
@@ -220,7 +272,8 @@ def conversations(
 ) -> list[Conversation]:
     """Conversations in the order of their ids, from behind `after`."""
     request = {"owner": scope.owner, "after": after or "", "limit": _NO_POSITION if limit is None else limit}
-    return [conversation_of(row) for row in _CONVERSATIONS.fetch(connection, scope, request)]
+    statement = _ALL_CONVERSATIONS if scope.owner is None else _CONVERSATIONS_OF_OWNER
+    return [conversation_of(row) for row in statement.fetch(connection, scope, request)]
 
 
 _VERIFY = Statement(f"""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
 from tokenmem.errors import ConversationNotFound
+from tokenmem.models import Conversation
 from tokenmem.operations.change import delete
-from tokenmem.operations.rows import OWNED, lock_conversation
+from tokenmem.operations.rows import OWNED, lock_conversation, read_conversation
 from tokenmem.schema import Scope, Statement
 
 BATCH = 100
@@ -30,9 +33,12 @@ WHERE conversation_id = :id AND position < COALESCE((
 ), :behind_all)
 """)
 _UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated_at < {ago}")
-_DELETE_UP_TO = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position")
 # Only differences of running totals count, so the rows that stay are left as they are.
-_FORGET = Statement("UPDATE {conversations} SET message_count = message_count - :removed WHERE id = :id")
+_DELETE_UP_TO = [
+    Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position"),
+    Statement("DELETE FROM {append_keys} WHERE conversation_id = :id AND last_position <= :position"),
+    Statement("UPDATE {conversations} SET message_count = message_count - :removed WHERE id = :id"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +76,29 @@ def purge(
 def _purge_one(
     connection: sa.Connection, scope: Scope, conversation_id: str, older_than: timedelta, dry_run: bool
 ) -> Purged:
-    try:
-        conversation = lock_conversation(connection, scope, conversation_id)
-    except ConversationNotFound:  # another process has removed it meanwhile
-        return Purged(0, 0)
+    """Look without the lock first: most conversations have nothing to purge, and appends need not wait."""
     request = {"id": conversation_id, "seconds": older_than.total_seconds(), "behind_all": 2**62}
-    old, newest_old = _OLD.fetch(connection, scope, request)[0]
+    with suppress(ConversationNotFound):  # another process has removed it meanwhile
+        conversation = read_conversation(connection, scope, conversation_id)
+        found, _ = _aged(connection, scope, conversation, request)
+        if dry_run or found == Purged(0, 0):
+            return found
+        conversation = lock_conversation(connection, scope, conversation_id)
+        found, position = _aged(connection, scope, conversation, request)
+        if found.conversations:
+            delete(connection, scope, conversation_id)
+        else:
+            change = {"id": conversation_id, "position": position, "removed": found.messages}
+            for statement in _DELETE_UP_TO:
+                statement.run(connection, scope, change)
+        return found
+    return Purged(0, 0)
+
+
+def _aged(
+    connection: sa.Connection, scope: Scope, conversation: Conversation, request: dict[str, Any]
+) -> tuple[Purged, int]:
+    """What there is to purge in a conversation, and up to which position."""
+    old, position = _OLD.fetch(connection, scope, request)[0]
     untouched = bool(_UNTOUCHED.fetch(connection, scope, request))
-    whole = old == conversation.message_count and untouched
-    if not dry_run and whole:
-        delete(connection, scope, conversation_id)
-    elif not dry_run and old:
-        _DELETE_UP_TO.run(connection, scope, {"id": conversation_id, "position": newest_old})
-        _FORGET.run(connection, scope, {"id": conversation_id, "removed": old})
-    return Purged(int(whole), old)
+    return Purged(int(old == conversation.message_count and untouched), old), position

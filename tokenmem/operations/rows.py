@@ -111,7 +111,14 @@ def no_conversation(conversation_id: str, scope: Scope) -> ConversationNotFound:
 
 _CONVERSATION = f"SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c WHERE c.id = :id AND {OWNED}"
 _READ = Statement(_CONVERSATION)
-_LOCK = {"postgresql": Statement(_CONVERSATION + " FOR UPDATE"), "sqlite": _READ}
+# On SQLite a write, though it changes nothing: a transaction that has only read could not be upgraded.
+_LOCK = {
+    "postgresql": Statement(_CONVERSATION + " FOR UPDATE"),
+    "sqlite": Statement(f"""
+UPDATE {{conversations}} AS c SET updated_at = updated_at WHERE c.id = :id AND {OWNED}
+RETURNING {CONVERSATION_COLUMNS.replace("c.", "")}
+"""),
+}
 
 
 def read_conversation(connection: sa.Connection, scope: Scope, conversation_id: str) -> Conversation:
