@@ -7,6 +7,7 @@ result; it does no I/O. Store and AsyncStore run the same procedures, each in it
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -26,7 +27,7 @@ from tokenmem.arguments import (
     optional_name,
     optional_number,
 )
-from tokenmem.engine import use_write_ahead_log
+from tokenmem.engine import TryAgain, use_write_ahead_log
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
 from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
@@ -90,6 +91,17 @@ class Count:
 Step = Read | Write | Count
 Procedure = Generator[Step, Any, T]
 
+ATTEMPTS = 50
+"""How often a write that another process overtook is tried before the caller hears of it."""
+
+
+def attempted(write: Write) -> Procedure[Any]:
+    """Run a write, again where another process overtook it."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(TryAgain):
+            return (yield write)
+    return (yield write)
+
 
 @dataclass(frozen=True, slots=True)
 class Procedures:
@@ -111,7 +123,9 @@ class Procedures:
         """See Store.upgrade. `own_file`: whether a SQLite file's journal is ours to choose."""
         if own_file:
             yield Read(use_write_ahead_log)
-        yield Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
+        yield from attempted(
+            Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
+        )
 
     def append(
         self,
@@ -143,7 +157,7 @@ class Procedures:
         while True:
             counted = yield Count(counting, parsed)
             draft = replace(draft, messages=counted, token_counter=counting.name)
-            outcome = yield replace(self._write(append.append, draft), one_statement=True)
+            outcome = yield from attempted(replace(self._write(append.append, draft), one_statement=True))
             if isinstance(outcome, Appended):
                 return outcome
             counting = self._counter_of(outcome.name, counting)
@@ -202,11 +216,13 @@ class Procedures:
         self, conversation_id: str, title: str | None, metadata: JSONObject | None
     ) -> Procedure[Conversation]:
         """See Store.update."""
-        changed: Conversation = yield self._write(
-            change.update,
-            checked_name(conversation_id, "conversation_id"),
-            optional_name(title, "title"),
-            checked_metadata(metadata),
+        changed: Conversation = yield from attempted(
+            self._write(
+                change.update,
+                checked_name(conversation_id, "conversation_id"),
+                optional_name(title, "title"),
+                checked_metadata(metadata),
+            )
         )
         return changed
 
@@ -222,8 +238,8 @@ class Procedures:
         counting = self._counter_of(conversation.token_counter)
         while True:
             (counted,) = yield Count(counting, [parsed])
-            outcome = yield self._write(
-                change.edit, conversation_id, position, counted, counting.name, pinned
+            outcome = yield from attempted(
+                self._write(change.edit, conversation_id, position, counted, counting.name, pinned)
             )
             if isinstance(outcome, Message):
                 return outcome
@@ -231,40 +247,46 @@ class Procedures:
 
     def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
         """See Store.delete_message."""
-        yield self._write(
-            change.delete_message,
-            checked_name(conversation_id, "conversation_id"),
-            checked_number(position, "position", least=1),
+        yield from attempted(
+            self._write(
+                change.delete_message,
+                checked_name(conversation_id, "conversation_id"),
+                checked_number(position, "position", least=1),
+            )
         )
 
     def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
         """See Store.truncate."""
-        removed: int = yield self._write(
-            change.truncate,
-            checked_name(conversation_id, "conversation_id"),
-            checked_number(after, "after"),
+        removed: int = yield from attempted(
+            self._write(
+                change.truncate,
+                checked_name(conversation_id, "conversation_id"),
+                checked_number(after, "after"),
+            )
         )
         return removed
 
     def fork(self, conversation_id: str, new_id: str, at: int | None) -> Procedure[Conversation]:
         """See Store.fork."""
-        copy: Conversation = yield self._write(
-            change.fork,
-            checked_name(conversation_id, "conversation_id"),
-            checked_name(new_id, "new_id"),
-            optional_number(at, "at"),
+        copy: Conversation = yield from attempted(
+            self._write(
+                change.fork,
+                checked_name(conversation_id, "conversation_id"),
+                checked_name(new_id, "new_id"),
+                optional_number(at, "at"),
+            )
         )
         return copy
 
     def delete(self, conversation_id: str) -> Procedure[None]:
         """See Store.delete."""
-        yield self._write(change.delete, checked_name(conversation_id, "conversation_id"))
+        yield from attempted(self._write(change.delete, checked_name(conversation_id, "conversation_id")))
 
     def delete_owner(self, owner: str) -> Procedure[int]:
         """See Store.delete_owner."""
         checked_name(owner, "owner")
         self._owner(owner)
-        removed: int = yield self._write(change.delete_owner, owner)
+        removed: int = yield from attempted(self._write(change.delete_owner, owner))
         return removed
 
     def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
@@ -272,7 +294,7 @@ class Procedures:
         checked_age(older_than)
         total, after = Purged(0, 0), ""
         while True:
-            step = yield self._write(retention.purge, older_than, after, dry_run)
+            step = yield from attempted(self._write(retention.purge, older_than, after, dry_run))
             total = Purged(
                 total.conversations + step.purged.conversations, total.messages + step.purged.messages
             )
@@ -289,7 +311,9 @@ class Procedures:
         while page := (yield self._read(read.messages, conversation_id, after, None, recount.PAGE, False)):
             yield from self._count_into(counted, counting, page)
             after = page[-1].position
-        while missing := (yield self._write(recount.recount, conversation_id, counting.name, counted)):
+        while missing := (
+            yield from attempted(self._write(recount.recount, conversation_id, counting.name, counted))
+        ):
             yield from self._count_into(counted, counting, missing)
         return (yield from self.conversation(conversation_id))
 

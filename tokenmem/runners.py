@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -22,11 +23,6 @@ from tokenmem.engine import (
 from tokenmem.procedures import Count, Procedure, Read, Step, Write
 
 T = TypeVar("T")
-Operation = Callable[[sa.Connection], Any]
-
-ATTEMPTS = 50
-"""How often a write that another process overtook is repeated before the caller hears of it."""
-
 LONG_TEXT = 20_000
 """Characters above which tokens are counted off the event loop: some 5 ms, against 0.1 ms for the hop."""
 
@@ -47,26 +43,32 @@ class AsyncRunner(Protocol):
 
 def run(procedure: Procedure[T], runner: Runner) -> T:
     """Run a procedure to its end."""
-    answer = None
+    resume: Callable[[], Step] = partial(next, procedure)
     while True:
         try:
-            step = procedure.send(answer)
+            step = resume()
         except StopIteration as end:
             result: T = end.value
             return result
-        answer = runner.step(step)
+        try:
+            resume = partial(procedure.send, runner.step(step))
+        except TryAgain as overtaken:
+            resume = partial(procedure.throw, overtaken)
 
 
 async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
     """The same, awaited."""
-    answer = None
+    resume: Callable[[], Step] = partial(next, procedure)
     while True:
         try:
-            step = procedure.send(answer)
+            step = resume()
         except StopIteration as end:
             result: T = end.value
             return result
-        answer = await runner.step(step)
+        try:
+            resume = partial(procedure.send, await runner.step(step))
+        except TryAgain as overtaken:
+            resume = partial(procedure.throw, overtaken)
 
 
 class EngineRunner:
@@ -77,17 +79,11 @@ class EngineRunner:
         self.single = single_statement_engine(engine, own=own)
 
     def step(self, step: Step) -> Any:
-        """Run one step; a write that another process overtook is repeated."""
+        """Run one step."""
         if isinstance(step, Count):
             return step.run()
-        for attempt in range(ATTEMPTS):
-            try:
-                with translated_errors(self.engine.url), self._connection(step) as connection:
-                    return in_turn(connection, step)
-            except TryAgain:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError  # the loop returns or raises
+        with translated_errors(self.engine.url), self._connection(step) as connection:
+            return in_turn(connection, step)
 
     @contextmanager
     def _connection(self, step: Read | Write) -> Iterator[sa.Connection]:
@@ -122,22 +118,16 @@ class BoundRunner:
         if isinstance(step, Count):
             return step.run()
         with translated_errors(self.connection.engine.url):
-            if isinstance(step, Read):
-                return step.operation(self.connection)
-            return in_savepoints(self.connection, step.operation)
+            return in_savepoint(self.connection, step)
 
 
-def in_savepoints(connection: sa.Connection, operation: Operation) -> Any:
-    """Run a write in a savepoint of the transaction at hand, again where another process overtook it."""
+def in_savepoint(connection: sa.Connection, step: Read | Write) -> Any:
+    """Run an operation in the transaction at hand, a write in a savepoint of it."""
+    if isinstance(step, Read):
+        return step.operation(connection)
     begin_write(connection)  # without it SQLite's driver would commit with the savepoint
-    for attempt in range(ATTEMPTS):
-        try:
-            with connection.begin_nested():
-                return operation(connection)
-        except TryAgain:
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError  # the loop returns or raises
+    with connection.begin_nested():
+        return step.operation(connection)
 
 
 class AsyncEngineRunner:
@@ -148,18 +138,12 @@ class AsyncEngineRunner:
         self.single = async_single_statement_engine(engine, own=own)
 
     async def step(self, step: Step) -> Any:
-        """Run one step; a write that another process overtook is repeated."""
+        """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
-        for attempt in range(ATTEMPTS):
-            try:
-                with translated_errors(self.engine.url):
-                    async with self._connection(step) as connection:
-                        return await connection.run_sync(in_turn, step)
-            except TryAgain:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError  # the loop returns or raises
+        with translated_errors(self.engine.url):
+            async with self._connection(step) as connection:
+                return await connection.run_sync(in_turn, step)
 
     @asynccontextmanager
     async def _connection(self, step: Read | Write) -> AsyncIterator[AsyncConnection]:
@@ -216,9 +200,7 @@ class AsyncBoundRunner:
         if isinstance(step, Count):
             return await count_aside(step)
         with translated_errors(self.connection.engine.url):
-            if isinstance(step, Read):
-                return await self.connection.run_sync(step.operation)
-            return await self.connection.run_sync(in_savepoints, step.operation)
+            return await self.connection.run_sync(in_savepoint, step)
 
 
 async def count_aside(step: Count) -> Any:

@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 failed or found problems, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -40,4 +41,6 @@ def _begin(
 
 def main() -> None:
     """Run the command line, and exit."""
+    # Ctrl-C may meet the pool as it takes a connection back, and SQLAlchemy would log that with a traceback.
+    logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
     app(prog_name="tokenmem")
