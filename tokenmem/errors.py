@@ -70,15 +70,15 @@ class WindowTooSmall(TokenmemError):
         self, conversation_id: str, *, position: int, token_count: int, token_limit: int, detail: str
     ) -> None:
         super().__init__(f"conversation {conversation_id!r}: {detail}")
-        self._given: dict[str, Any] = {"position": position, "token_count": token_count}
-        self._given |= {"token_limit": token_limit, "detail": detail}
+        self._detail = detail
         self.conversation_id = conversation_id
         self.position = position
         self.token_count = token_count
         self.token_limit = token_limit
 
     def __reduce__(self) -> tuple[Any, ...]:  # an error must reach the parent of a worker process
-        return partial(type(self), self.conversation_id, **self._given), ()
+        given = {"position": self.position, "token_count": self.token_count, "token_limit": self.token_limit}
+        return partial(type(self), self.conversation_id, **given, detail=self._detail), ()
 
 
 class PositionConflict(TokenmemError):

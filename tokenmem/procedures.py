@@ -205,10 +205,9 @@ class Procedures:
         self, owner: str | None, after: str | None, limit: int | None
     ) -> Procedure[list[Conversation]]:
         """See Store.conversations."""
-        scope = replace(self.scope, owner=self._owner(owner))
-        after, limit = optional_name(after, "after"), optional_number(limit, "limit", least=1)
-        found: list[Conversation] = yield Read(
-            lambda connection: read.conversations(connection, scope, after, limit)
+        scoped = self if owner is None else self.for_owner(owner)
+        found: list[Conversation] = yield scoped._read(
+            read.conversations, optional_name(after, "after"), optional_number(limit, "limit", least=1)
         )
         return found
 
@@ -284,9 +283,7 @@ class Procedures:
 
     def delete_owner(self, owner: str) -> Procedure[int]:
         """See Store.delete_owner."""
-        checked_name(owner, "owner")
-        self._owner(owner)
-        removed: int = yield from attempted(self._write(change.delete_owner, owner))
+        removed: int = yield from attempted(self.for_owner(owner)._write(change.delete_owner))
         return removed
 
     def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:

@@ -68,9 +68,10 @@ class Statement:
     ) -> list[tuple[Any, ...]]:
         """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
         result = self._execute(connection, scope, parameters)
-        rows = result.cursor.fetchall()
+        cursor: Any = result.cursor
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
         result.close()
-        return list(rows)
+        return rows
 
     def run(self, connection: sa.Connection, scope: Scope, parameters: Mapping[str, Any]) -> int:
         """Run it and return how many rows it changed."""

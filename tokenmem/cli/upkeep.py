@@ -58,11 +58,11 @@ def verify(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False)
 def count_conversations(database: Database) -> int:
     """How many conversations the database holds."""
     from tokenmem.engine import translated_errors
-    from tokenmem.schema import Scope, Statement
+    from tokenmem.operations import read
+    from tokenmem.schema import Scope
 
-    count = Statement("SELECT count(*) FROM {conversations}")
     with translated_errors(database.engine.url), database.engine.connect() as connection:
-        return int(count.fetch(connection, Scope(database.schema), {})[0][0])
+        return read.count_conversations(connection, Scope(database.schema))
 
 
 def remove(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +13,7 @@ from tokenmem.engine import TryAgain
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.formats import dump_json
 from tokenmem.models import Appended, JSONObject, Message
+from tokenmem.operations.rows import values_of
 from tokenmem.schema import Scope, Statement
 
 
@@ -179,41 +179,31 @@ def _take_and_store(
     if not rows:
         return None
     last_position, total_tokens = rows[0]
-    _store_rows(connection, scope, draft, last_position, total_tokens - tokens)
+    messages = _values(draft.messages)
+    first_position = last_position - len(messages) + 1
+    for position, values in enumerate(messages, first_position):
+        values |= {"id": draft.conversation_id, "position": position}
+        values["tokens_before"] += total_tokens - tokens
+    _STORE_MESSAGE.run_many(connection, scope, messages)
+    if draft.key is not None:
+        positions = {"first_position": first_position, "last_position": last_position}
+        _STORE_KEY.run(connection, scope, head | positions)
     return last_position, total_tokens
 
 
+def _values(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """What the rows will hold; `tokens_before` counts from the first of them."""
+    rows, before = [], 0
+    for message in messages:
+        rows.append(values_of(message) | {"tokens_before": before})
+        before += message.token_count
+    return rows
+
+
 def _columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
-    counts = [message.token_count for message in messages]
-    return {
-        "role": [message.role for message in messages],
-        "kind": [message.kind for message in messages],
-        "content": [message.content for message in messages],
-        "payload": [_payload_text(message) for message in messages],
-        "token_count": counts,
-        "tokens_before": list(accumulate(counts, initial=0))[:-1],
-        "pinned": [message.pinned for message in messages],
-    }
-
-
-def _store_rows(
-    connection: sa.Connection, scope: Scope, draft: Draft, last_position: int, total_before: int
-) -> None:
-    columns = _columns(draft.messages)
-    first_position = last_position - len(draft.messages) + 1
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    for position, row in enumerate(rows, first_position):
-        row |= {"id": draft.conversation_id, "position": position}
-        row["tokens_before"] += total_before
-    _STORE_MESSAGE.run_many(connection, scope, rows)
-    if draft.key is not None:
-        key: dict[str, Any] = {"id": draft.conversation_id, "key": draft.key, "digest": draft.digest}
-        key |= {"first_position": first_position, "last_position": last_position}
-        _STORE_KEY.run(connection, scope, key)
-
-
-def _payload_text(message: Message) -> str | None:
-    return None if message.payload is None else dump_json(message.payload)
+    """The same, a list for each column."""
+    rows = _values(messages)
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _overtaken(draft: Draft) -> TryAgain:

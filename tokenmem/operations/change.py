@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from tokenmem.operations.rows import (
     lock_conversation,
     messages_of,
     read_conversation,
+    values_of,
 )
 from tokenmem.schema import Scope, Statement
 
@@ -67,17 +67,8 @@ def edit(
         raise InvalidMessage(
             f"message {position} is pinned and would become a {message.kind}; unpin it first"
         )
-    new = {
-        "id": conversation_id,
-        "position": position,
-        "role": message.role,
-        "kind": message.kind,
-        "content": message.content,
-        "payload": None if message.payload is None else dump_json(message.payload),
-        "token_count": message.token_count,
-        "pinned": pinned,
-    }
-    _REPLACE.run(connection, scope, new)
+    new = {"id": conversation_id, "position": position}
+    _REPLACE.run(connection, scope, new | values_of(message) | {"pinned": pinned})
     _move(connection, scope, conversation_id, position, message.token_count - old.token_count, messages=0)
     return _message_at(connection, scope, conversation, position)
 
@@ -229,13 +220,13 @@ def delete(connection: sa.Connection, scope: Scope, conversation_id: str) -> Non
         statement.run(connection, scope, {"id": conversation_id})
 
 
-def delete_owner(connection: sa.Connection, scope: Scope, owner: str) -> int:
-    """Remove an owner's conversations, all in one transaction, and return how many there were."""
-    scope = replace(scope, owner=owner)  # by the time its turn comes, an id may be somebody else's
-    ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": owner})]
+def delete_owner(connection: sa.Connection, scope: Scope) -> int:
+    """Remove the conversations of the scope's owner, in one transaction, and return how many there were."""
+    ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": scope.owner})]
     removed = 0
     for conversation_id in ids:
-        with suppress(ConversationNotFound):  # another process has removed it meanwhile
+        # Meanwhile another process may have removed it, or another owner may have made it anew.
+        with suppress(ConversationNotFound):
             delete(connection, scope, conversation_id)
             removed += 1
     return removed

@@ -276,6 +276,14 @@ def conversations(
     return [conversation_of(row) for row in statement.fetch(connection, scope, request)]
 
 
+_COUNT_CONVERSATIONS = Statement("SELECT count(*) FROM {conversations}")
+
+
+def count_conversations(connection: sa.Connection, scope: Scope) -> int:
+    """How many conversations the database holds, of all owners."""
+    return int(_COUNT_CONVERSATIONS.fetch(connection, scope, {})[0][0])
+
+
 _VERIFY = Statement(f"""
 WITH followed AS (
     SELECT m.conversation_id, m.position, m.token_count, m.tokens_before,

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tokenmem.errors import ConversationNotFound
-from tokenmem.formats import load_json
+from tokenmem.formats import dump_json, load_json
 from tokenmem.models import Conversation, JSONObject, Message
 from tokenmem.schema import Scope, Statement
 
@@ -83,6 +83,18 @@ def conversation_of(row: Sequence[Any]) -> Conversation:
         utc(created_at),
         utc(updated_at),
     )
+
+
+def values_of(message: Message) -> dict[str, Any]:
+    """What a message's row holds of it, by column; the way back from `messages_of`."""
+    return {
+        "role": message.role,
+        "kind": message.kind,
+        "content": message.content,
+        "payload": None if message.payload is None else dump_json(message.payload),
+        "token_count": message.token_count,
+        "pinned": message.pinned,
+    }
 
 
 def utc(moment: datetime | str) -> datetime:
