@@ -81,7 +81,9 @@ def parse_url(url: str | sa.URL) -> sa.URL:
 
 def _without_secrets(url: object) -> str:
     """What may be shown of a URL that cannot be parsed: where a password may stand is not to be known."""
-    return re.match(r"[\w+.-]{0,40}", str(url))[0] + "…"  # type: ignore[index]
+    text = str(url)
+    word = re.split(r"[^\w+.-]", text, maxsplit=1)[0][:40]
+    return word if word == text else word + "…"
 
 
 def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:

@@ -42,13 +42,10 @@ def demo(
     A scripted model talks: offline, in a few seconds. The demo creates tokenmem-demo.db in the working
     directory, or the next free name, and leaves it there.
     """
-    from tokenmem.store import Store
-
     if url is None:  # TOKENMEM_URL and its schema are for the user's own conversations
         url, schema = f"sqlite:///{new_file()}", None
     with opened(url, schema, create=True) as database:
-        with Store(database.engine.url, schema=schema) as store:
-            store.upgrade()
+        database.store.upgrade()
         conversation_id = free_id(database)
         stage = Stage()
         play(database, conversation_id, stage)

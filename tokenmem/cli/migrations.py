@@ -34,11 +34,10 @@ def upgrade(
     Safe while other processes do the same.
     """
     from tokenmem import migrate
-    from tokenmem.store import Store
 
     with opened(url, schema, create=True) as database:
-        with clear_errors(revision), Store(database.engine.url, schema=schema) as store:
-            store.upgrade(revision)
+        with clear_errors(revision):
+            database.store.upgrade(revision)
         with clear_errors(revision), connected(database.engine) as connection:
             reached = migrate.current(connection, database.schema)
     if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,25 +59,22 @@ def opened(
         create: whether a SQLite file may come into being; else opening one by a wrong name would leave an
             empty file behind.
     """
-    from tokenmem.engine import default_schema, open_engine, shown
+    from tokenmem.engine import default_schema, parse_url, shown
     from tokenmem.errors import InvalidArgument
     from tokenmem.store import Store
     from tokenmem.tokens import DEFAULT_COUNTER
 
     try:
-        engine = open_engine(url)
+        parsed = parse_url(url)
     except InvalidArgument as error:
-        raise Failure(f"--url {without_password(url)}: {error}") from None
-    if not create and is_missing_file(engine.url):
+        raise Failure(f"--url: {error}") from None
+    if not create and is_missing_file(parsed):
         raise Failure(
-            f"{shown(engine.url)}: there is no such file; name another in --url or TOKENMEM_URL, or create "
-            f"it with `tokenmem db upgrade --url {shown(engine.url)}`"
+            f"{shown(parsed)}: there is no such file; name another in --url or TOKENMEM_URL, or create "
+            f"it with `tokenmem db upgrade --url {shown(parsed)}`"
         )
-    found = default_schema(engine.dialect.name, schema)
-    try:
-        yield Database(engine, found, Store(engine, counter=counter or DEFAULT_COUNTER, schema=schema))
-    finally:
-        engine.dispose()
+    with Store(parsed, counter=counter or DEFAULT_COUNTER, schema=schema) as store:
+        yield Database(store.engine, default_schema(store.engine.dialect.name, schema), store)
 
 
 def is_missing_file(url: sa.URL) -> bool:
@@ -87,10 +83,3 @@ def is_missing_file(url: sa.URL) -> bool:
     if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
         return False
     return not os.path.exists(name)
-
-
-def without_password(url: str) -> str:
-    """A text that is no URL that we know, without what may be a password in it."""
-    hidden = re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
-    hidden = re.sub(r"(password=)[^&]*", r"\1…", hidden, flags=re.IGNORECASE)
-    return repr(hidden if "//" in hidden or "@" not in hidden else "…")
