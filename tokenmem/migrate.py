@@ -55,23 +55,20 @@ def upgrade(connection: sa.Connection, schema: str | None, revision: str = "head
         SchemaOutOfDate: this version has no such revision, or does not know the database's.
     """
     from alembic import command
-    from alembic.util.exc import CommandError
 
-    try:
-        with _alone():
-            command.upgrade(_config(schema, connection), revision)
-    except CommandError as error:
-        raise SchemaOutOfDate(
-            f"{error}; its revisions end at {head()}: "
-            "the database may be a newer tokenmem's, then install that"
-        ) from None
+    with _known_revisions(), _alone():
+        command.upgrade(_config(schema, connection), revision)
 
 
 def downgrade(connection: sa.Connection, schema: str | None, revision: str) -> None:
-    """Take migrations back, to a revision or to "base": there no table is left, and no message."""
+    """Take migrations back, to a revision or to "base": there no table is left, and no message.
+
+    Raises:
+        SchemaOutOfDate: this version has no such revision, or does not know the database's.
+    """
     from alembic import command
 
-    with _alone():
+    with _known_revisions(), _alone():
         command.downgrade(_config(schema, connection), revision)
 
 
@@ -107,15 +104,33 @@ def check(connection: sa.Connection, schema: str | None) -> list[str]:
 
 
 def sql(url: sa.URL, schema: str | None, revision: str = "head") -> str:
-    """The statements of an upgrade from nothing, for a person who runs them by hand."""
+    """The statements of an upgrade from nothing, for a person who runs them by hand.
+
+    Raises:
+        SchemaOutOfDate: this version has no such revision.
+    """
     from alembic import command
 
     config = _config(schema)
     config.attributes["url"] = url.render_as_string(hide_password=False)
     config.output_buffer = written = io.StringIO()
-    with _alone():
+    with _known_revisions(), _alone():
         command.upgrade(config, revision, sql=True)
     return written.getvalue()
+
+
+@contextmanager
+def _known_revisions() -> Iterator[None]:
+    """Alembic's error of a revision that it cannot find, as ours."""
+    from alembic.util.exc import CommandError
+
+    try:
+        yield
+    except CommandError as error:
+        raise SchemaOutOfDate(
+            f"{str(error).rstrip('.')}; this version of tokenmem knows the revisions up to {head()}: "
+            f"name one of them, or install the version that wrote this database"
+        ) from None
 
 
 @contextmanager

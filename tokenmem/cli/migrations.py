@@ -36,9 +36,8 @@ def upgrade(
     from tokenmem import migrate
 
     with opened(url, schema, create=True) as database:
-        with clear_errors(revision):
-            database.store.upgrade(revision)
-        with clear_errors(revision), connected(database.engine) as connection:
+        database.store.upgrade(revision)
+        with connected(database.engine) as connection:
             reached = migrate.current(connection, database.schema)
     if as_json:
         print_json({"revision": reached})
@@ -68,7 +67,7 @@ def downgrade(
         place = _place(database.engine.url)
         if not yes:
             _ask(f"This removes tables or columns from {place}, and what is in them. Go on?")
-        with clear_errors(revision), translated_errors(database.engine.url):
+        with translated_errors(database.engine.url):
             with database.engine.begin() as connection:
                 migrate.downgrade(connection, database.schema, revision)
             with database.engine.connect() as connection:
@@ -92,7 +91,7 @@ def current(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False
     """Show the revision that the database is at."""
     from tokenmem import migrate
 
-    with opened(url, schema) as database, clear_errors("head"), connected(database.engine) as connection:
+    with opened(url, schema) as database, connected(database.engine) as connection:
         found, newest = migrate.current(connection, database.schema), migrate.head()
     if as_json:
         print_json({"revision": found, "head": newest})
@@ -110,7 +109,7 @@ def check(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False) 
     """
     from tokenmem import migrate
 
-    with opened(url, schema) as database, clear_errors("head"), connected(database.engine) as connection:
+    with opened(url, schema) as database, connected(database.engine) as connection:
         found = migrate.current(connection, database.schema)
         if found == migrate.head():
             differences = migrate.check(connection, database.schema)
@@ -136,7 +135,7 @@ def sql(url: Url = DEFAULT_URL, schema: Schema = None, revision: Revision = "hea
     """
     from tokenmem import migrate
 
-    with opened(url, schema, create=True) as database, clear_errors(revision):
+    with opened(url, schema, create=True) as database:
         print(migrate.sql(database.engine.url, database.schema, revision), end="")
 
 
@@ -147,26 +146,6 @@ def connected(engine: sa.Engine) -> Iterator[sa.Connection]:
 
     with translated_errors(engine.url), engine.connect() as connection:
         yield connection
-
-
-@contextmanager
-def clear_errors(revision: str) -> Iterator[None]:
-    """Alembic's errors in words that say what to do."""
-    from alembic.util.exc import CommandError
-
-    try:
-        yield
-    except CommandError as error:
-        raise Failure(
-            f"revision {revision!r}: {str(error).rstrip('.')}; this version of tokenmem knows the revisions "
-            f"up to {_newest()}: name one of them, or install the version that wrote this database"
-        ) from None
-
-
-def _newest() -> str:
-    from tokenmem import migrate
-
-    return migrate.head()
 
 
 def _place(url: sa.URL) -> str:
