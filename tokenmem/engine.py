@@ -23,6 +23,7 @@ from tokenmem.errors import (
 )
 from tokenmem.formats import check_text
 from tokenmem.schema import DEFAULT_SCHEMA, checked_schema
+from tokenmem.statements import OWN_ENGINE, READ_ONLY_STATE, is_demoted
 
 BUSY_TIMEOUT = 60.0
 """Seconds that a SQLite writer waits for another one, unless the URL says timeout."""
@@ -34,8 +35,7 @@ OLDEST_SQLITE = (3, 38, 0)
 """RETURNING came with SQLite 3.35; JSON functions, which the views use, are always there since 3.38."""
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) after which another try may succeed.
-_READ_ONLY_STATE = "25006"
-_RETRYABLE_STATES = ("08", "40", "53", "55P03", "57", _READ_ONLY_STATE)
+_RETRYABLE_STATES = ("08", "40", "53", "55P03", "57", READ_ONLY_STATE)
 _CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock: nothing of it was stored
 _SCHEMA_STATES = ("42P01", "42703", "3F000")  # undefined table, undefined column, invalid schema name
 _SCHEMA_TEXTS = ("no such table", "no such column", "has no column named", "no such view")
@@ -201,7 +201,7 @@ def _async_postgresql_engine(url: sa.URL, **options: Any) -> AsyncEngine:
 
 def _leave_demoted_server(context: Any) -> None:
     """A primary that has become a replica refuses every write: drop its connections, look for the new one."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_STATE:
+    if is_demoted(context.original_exception):
         context.is_disconnect = True
 
 
@@ -213,7 +213,7 @@ def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
     }
     given = {name: value for name, value in connect.items() if name not in url.query}
     # hide_parameters: SQLAlchemy's own log lines and errors must not carry what people said.
-    return {"connect_args": given, "hide_parameters": True}
+    return {"connect_args": given, "hide_parameters": True, "execution_options": OWN_ENGINE}
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -226,6 +226,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         connect_args={"check_same_thread": False}
         | ({} if "timeout" in url.query else {"timeout": BUSY_TIMEOUT}),
         hide_parameters=True,
+        execution_options=OWN_ENGINE,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
@@ -266,33 +267,43 @@ class TryAgain(DatabaseUnavailable):
     """Another process was faster; nothing was stored, and repeating at once is expected to succeed."""
 
 
-@contextmanager
-def translated_errors(url: sa.URL) -> Iterator[None]:
+class translated_errors:  # noqa: N801 - used like a function; one made by contextmanager costs four times as much
     """Turn SQLAlchemy's and the driver's errors into ours: the one place where that is done.
 
     The originals are not chained: their texts quote parameters and rows, which are what people said.
     """
-    try:
-        yield
-    except TokenmemError:
-        raise
-    except exc.TimeoutError:
-        raise DatabaseUnavailable(
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception) and (ours := _translated(error, self._url)) is not None:
+            raise ours from None
+
+
+def _translated(error: Exception, url: sa.URL) -> TokenmemError | None:
+    """The error of ours that tells of it; None where it is none of the database's."""
+    if isinstance(error, TokenmemError):
+        return None
+    if isinstance(error, exc.TimeoutError):
+        return DatabaseUnavailable(
             f"{shown(url)}: every connection of the pool is in use; raise pool_size or max_overflow"
-        ) from None
-    except exc.DBAPIError as error:
-        raise _translate(error, url) from None
-    except exc.SQLAlchemyError as error:
-        raise DatabaseError(f"{shown(url)}: {type(error).__name__}: {error._message()}") from None
-    except UnicodeError:
-        raise DatabaseError(
+        )
+    if isinstance(error, exc.DBAPIError):
+        return _translate(error, url)
+    if isinstance(error, exc.SQLAlchemyError):
+        return DatabaseError(f"{shown(url)}: {type(error).__name__}: {error._message()}")
+    if isinstance(error, UnicodeError):
+        return DatabaseError(
             f"{shown(url)}: its connection does not carry all of Unicode; "
             f"give the engine connect_args={{'client_encoding': 'utf8'}}"
-        ) from None
-    except Exception as error:
-        if not _of_driver(error):
-            raise
-        raise _translate(exc.DBAPIError("", None, error), url) from None
+        )
+    return _translate(exc.DBAPIError("", None, error), url) if _of_driver(error) else None
 
 
 def _of_driver(error: Exception) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -82,17 +81,12 @@ class EngineRunner:
         """Run one step."""
         if isinstance(step, Count):
             return step.run()
-        with translated_errors(self.engine.url), self._connection(step) as connection:
+        single = needs_no_transaction(step, self.engine.dialect)
+        with (
+            translated_errors(self.engine.url),
+            self.single.connect() if single else self.engine.begin() as connection,
+        ):
             return in_turn(connection, step)
-
-    @contextmanager
-    def _connection(self, step: Read | Write) -> Iterator[sa.Connection]:
-        if needs_no_transaction(step, self.engine.dialect):
-            with self.single.connect() as connection:
-                yield connection
-        else:
-            with self.engine.begin() as connection:
-                yield connection
 
 
 def needs_no_transaction(step: Read | Write, dialect: sa.Dialect) -> bool:
@@ -141,18 +135,10 @@ class AsyncEngineRunner:
         """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
+        single = needs_no_transaction(step, self.engine.dialect)
         with translated_errors(self.engine.url):
-            async with self._connection(step) as connection:
+            async with self.single.connect() if single else self.engine.begin() as connection:
                 return await connection.run_sync(in_turn, step)
-
-    @asynccontextmanager
-    async def _connection(self, step: Read | Write) -> AsyncIterator[AsyncConnection]:
-        if needs_no_transaction(step, self.engine.dialect):
-            async with self.single.connect() as connection:
-                yield connection
-        else:
-            async with self.engine.begin() as connection:
-                yield connection
 
 
 class ThreadRunner:

@@ -1,9 +1,8 @@
-"""The tables, as SQLAlchemy describes them, and statements in which they are named."""
+"""The tables, as SQLAlchemy describes them, and how statements name them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,11 +26,15 @@ _NAME = re.compile(r"\{([a-z_]+)\}")
 
 _WORDS = {
     "postgresql": {
+        "as_text": "::text",
         "by_pinned": "",
+        "in_utc": " AT TIME ZONE 'UTC'",
         "now": "clock_timestamp()",
         "ago": "clock_timestamp() - make_interval(secs => :seconds)",
     },
     "sqlite": {
+        "as_text": "",
+        "in_utc": "",
         # Without statistics SQLite would rather read the whole conversation by its primary key.
         "by_pinned": "INDEXED BY messages_pinned",
         "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
@@ -51,41 +54,6 @@ class Scope:
 
     schema: str | None = None
     owner: str | None = None
-
-
-class Statement:
-    """One SQL statement, written once for both engines and built once for each schema.
-
-    In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
-    time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def fetch(
-        self, connection: sa.Connection, scope: Scope, parameters: Mapping[str, Any]
-    ) -> list[tuple[Any, ...]]:
-        """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
-        result = self._execute(connection, scope, parameters)
-        cursor: Any = result.cursor
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        result.close()
-        return rows
-
-    def run(self, connection: sa.Connection, scope: Scope, parameters: Mapping[str, Any]) -> int:
-        """Run it and return how many rows it changed."""
-        return self._execute(connection, scope, parameters).rowcount
-
-    def run_many(
-        self, connection: sa.Connection, scope: Scope, parameters: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Run it once for each mapping, in one call of the driver."""
-        self._execute(connection, scope, parameters)
-
-    def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> sa.CursorResult[Any]:
-        text = render(self.text, connection.dialect.name, scope.schema)
-        return connection.exec_driver_sql(text, parameters)
 
 
 @lru_cache(maxsize=1024)

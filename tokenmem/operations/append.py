@@ -14,7 +14,8 @@ from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionC
 from tokenmem.formats import dump_json
 from tokenmem.models import Appended, JSONObject, Message
 from tokenmem.operations.rows import values_of
-from tokenmem.schema import Scope, Statement
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from tokenmem.operations.rows import (
     read_conversation,
     values_of,
 )
-from tokenmem.schema import Scope, Statement
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
 
 _AT = Statement(f"""
 SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE m.conversation_id = :id AND m.position = :position

@@ -19,8 +19,10 @@ from tokenmem.operations.rows import (
     messages_of,
     no_conversation,
 )
-from tokenmem.schema import Scope, Statement
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
 from tokenmem.window import (
+    NOTHING,
     Before,
     call_ids,
     calls_to_look_for,
@@ -32,7 +34,7 @@ from tokenmem.window import (
 # Walk the primary key backwards to the first message that no longer fits, then read the range above it.
 # Both ends of the range are given: with one end alone PostgreSQL expects a third of the conversation and,
 # on a long one, reads the whole table. Pinned messages below the range come by their own small index.
-# No ORDER BY: it would sort what comes in order anyway; `_load` sorts the few that may not be.
+# No ORDER BY: it would sort what comes in order anyway; for `_load` to sort it again costs next to nothing.
 # One row, without a role, tells of the conversation itself; in every row that would make a quarter of the
 # cost of a long window.
 WINDOW = Statement(f"""
@@ -73,8 +75,8 @@ LOOK_BACK = 100
 
 _NO_POSITION = 2**62  # behind every position
 _POSITION = operator.attrgetter("position")
-_PINNED = operator.attrgetter("pinned")
 _TOKENS = operator.attrgetter("token_count")
+_KIND, _COST, _IS_PINNED = map(operator.itemgetter, (2, 5, 6))  # of a row of MESSAGE_COLUMNS
 
 
 def window(
@@ -108,9 +110,21 @@ def window(
     return _window(loaded, start or 0, token_limit)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Loaded:
-    """What WINDOW returned: the pinned messages, the newest of the others, and what lies before these."""
+    """What WINDOW returned: the pinned messages, the newest of the others, and what lies before these.
+
+    Attributes:
+        message_count: of the whole conversation.
+        total_tokens: the conversation's running total.
+        reserved: what the pinned messages cost, in tokens.
+        budget: what is left of the limit for the others, in tokens.
+        pinned: the pinned messages, in order.
+        newest: the others, in order.
+        cost: what `newest` costs, in tokens.
+        plain: `newest` has neither tool calls nor results nor reasoning: it may start anywhere.
+        before: what lies before `newest`.
+    """
 
     message_count: int
     total_tokens: int
@@ -118,10 +132,14 @@ class _Loaded:
     budget: int
     pinned: list[Message]
     newest: list[Message]
+    cost: int
+    plain: bool
     before: Before
 
     def start(self, budgets: Sequence[int], start_on: str, *, fall_back: bool = True) -> int | None:
         """Where in `newest` the window begins."""
+        if self.plain and self.newest and start_on != "turn" and self.cost <= budgets[0]:
+            return 0  # as `choose_start` would find: the common case, without a look at every message
         return choose_start(self.newest, budgets, start_on, fall_back=fall_back, before=self.before)
 
     @property
@@ -141,21 +159,31 @@ def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _
         raise no_conversation(request["id"], scope)
     told = next(index for index, row in enumerate(rows) if row[1] is None)
     message_count, _, kind_before, _, _, total_tokens, _, _ = rows.pop(told)
-    messages = messages_of(rows)
-    positions = list(map(_POSITION, messages))
-    if any(map(operator.gt, positions, positions[1:])):
-        messages.sort(key=_POSITION)
-    pinned, newest = [], messages
-    if any(map(_PINNED, messages)):
-        pinned = [message for message in messages if message.pinned]
-        newest = [message for message in messages if not message.pinned]
-    reserved = sum(map(_TOKENS, pinned))
-    budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
-    calls: frozenset[str] = frozenset()
-    if len(messages) < message_count and (missing := calls_to_look_for(newest)):
-        calls = frozenset(missing & _calls_before(connection, scope, request, newest[0].position))
-    before = Before(kind_before, calls)
-    return _Loaded(message_count, total_tokens, reserved, budget, pinned, newest, before)
+    rows.sort()  # by position, which is unique: nothing else is compared
+    newest, pinned = messages_of(rows), []
+    cost, reserved = sum(map(_COST, rows)), 0
+    if any(map(_IS_PINNED, rows)):
+        pinned = [message for message in newest if message.pinned]
+        newest = [message for message in newest if not message.pinned]
+        reserved = sum(map(_TOKENS, pinned))
+    plain = kind_before != "reasoning" and set(map(_KIND, rows)) <= {"message"}
+    before = NOTHING
+    if not plain:
+        calls: set[str] = set()
+        if len(rows) < message_count and (missing := calls_to_look_for(newest)):
+            calls = missing & _calls_before(connection, scope, request, newest[0].position)
+        before = Before(kind_before, frozenset(calls))
+    return _Loaded(
+        message_count,
+        total_tokens,
+        reserved,
+        stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved,
+        pinned,
+        newest,
+        cost - reserved,
+        plain,
+        before,
+    )
 
 
 def _calls_before(
@@ -168,14 +196,14 @@ def _calls_before(
 
 def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
     newest = loaded.newest[start:] if start else loaded.newest
-    messages = (*loaded.pinned, *newest)
+    cost = sum(map(_TOKENS, newest)) if start else loaded.cost
     return Window(
-        messages=messages,
-        token_count=sum(map(_TOKENS, messages)),
+        messages=(*loaded.pinned, *newest),
+        token_count=loaded.reserved + cost,
         token_limit=token_limit,
         first_position=newest[0].position if newest else 0,
         last_position=newest[-1].position if newest else 0,
-        omitted=loaded.message_count - len(messages),
+        omitted=loaded.message_count - len(loaded.pinned) - len(newest),
     )
 
 
@@ -198,7 +226,7 @@ def _too_small(
             loaded = _load(connection, scope, request | {"limit": enough, "stride": 1})
         if not loaded.newest:
             return None
-        start, cost = found or (0, sum(map(_TOKENS, loaded.newest)))
+        start, cost = found or (0, loaded.cost)
         position, cost = loaded.newest[start].position, cost + loaded.reserved
         detail = f"message {position}, with all that must go with it, costs {cost} tokens "
         detail += f"and the limit is {token_limit}"

@@ -11,7 +11,8 @@ from tokenmem.formats import dump_json
 from tokenmem.models import Message
 from tokenmem.operations.read import messages
 from tokenmem.operations.rows import lock_conversation
-from tokenmem.schema import Scope, Statement
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
 
 PAGE = 1000
 """Messages held in memory at a time."""

@@ -13,7 +13,8 @@ from tokenmem.errors import ConversationNotFound
 from tokenmem.models import Conversation
 from tokenmem.operations.change import delete
 from tokenmem.operations.rows import OWNED, lock_conversation, read_conversation
-from tokenmem.schema import Scope, Statement
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
 
 BATCH = 100
 """Conversations a transaction: short enough that appends to them hardly wait."""

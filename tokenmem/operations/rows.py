@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from operator import methodcaller
+from itertools import repeat
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,58 +12,52 @@ import sqlalchemy as sa
 from tokenmem.errors import ConversationNotFound
 from tokenmem.formats import dump_json, load_json
 from tokenmem.models import Conversation, JSONObject, Message
-from tokenmem.schema import Scope, Statement
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
 
-MESSAGE_COLUMNS = """m.position, m.role, m.kind, m.content, CAST(m.payload AS text),
-    m.token_count, m.pinned, m.created_at"""
-CONVERSATION_COLUMNS = """c.id, c.owner, c.title, CAST(c.metadata AS text), c.token_counter,
-    c.last_position, c.message_count, c.total_tokens, c.created_at, c.updated_at"""
+MESSAGE_COLUMNS = """m.position, m.role, m.kind, m.content, m.payload{as_text},
+    m.token_count, m.pinned, m.created_at{in_utc}"""
+CONVERSATION_COLUMNS = """c.id, c.owner, c.title, c.metadata{as_text}, c.token_counter,
+    c.last_position, c.message_count, c.total_tokens, c.created_at{in_utc}, c.updated_at{in_utc}"""
 OWNED = "(CAST(:owner AS text) IS NULL OR c.owner = :owner)"
+
+_ORIGIN = datetime(2000, 1, 1)
+_ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
 
 class _Fields:
-    """A Message while it is being made: a frozen class's own __init__ takes four times as long."""
+    """A Message while it is being made: a frozen class's own __init__ takes six times as long."""
 
     __slots__ = Message.__slots__
-
-    def __init__(
-        self,
-        role: str,
-        content: str | None,
-        kind: str,
-        payload: JSONObject | None,
-        pinned: bool,
-        position: int,
-        token_count: int,
-        created_at: datetime,
-    ) -> None:
-        self.role = role
-        self.content = content
-        self.kind = kind
-        self.payload = payload
-        self.pinned = pinned
-        self.position = position
-        self.token_count = token_count
-        self.created_at = created_at
+    role: str
+    content: str | None
+    kind: str
+    payload: JSONObject | None
+    pinned: bool
+    position: int
+    token_count: int
+    created_at: datetime
 
 
 def messages_of(rows: Sequence[Sequence[Any]]) -> list[Message]:
     """Messages from MESSAGE_COLUMNS; a hot path, since a long window has thousands."""
-    to_utc = _to_utc(rows[0][-1]) if rows else utc
-    made: list[Any] = [
-        _Fields(
-            role,
-            content,
-            kind,
-            None if payload is None else load_json(payload),
-            pinned == 1,
-            position,
-            token_count,
-            to_utc(created_at),
-        )
-        for position, role, kind, content, payload, token_count, pinned, created_at in rows
-    ]
-    for message in made:
+    made: list[Any] = list(map(object.__new__, repeat(_Fields, len(rows))))
+    in_text, parse = rows and isinstance(rows[0][-1], str), datetime.fromisoformat
+    for message, row in zip(made, rows, strict=True):
+        (
+            message.position,
+            message.role,
+            message.kind,
+            message.content,
+            payload,
+            message.token_count,
+            pinned,
+            created_at,
+        ) = row
+        message.payload = None if payload is None else load_json(payload)
+        message.pinned = pinned == 1
+        # The difference and the sum take a fifth of what replace(tzinfo=UTC) takes.
+        message.created_at = parse(created_at) if in_text else _ORIGIN_IN_UTC + (created_at - _ORIGIN)
         message.__class__ = Message
     return made
 
@@ -98,19 +92,8 @@ def values_of(message: Message) -> dict[str, Any]:
 
 
 def utc(moment: datetime | str) -> datetime:
-    """UTC and aware of it: PostgreSQL answers in the session's time zone, SQLite with text."""
-    return _to_utc(moment)(moment)
-
-
-def _to_utc(example: datetime | str) -> Callable[[Any], datetime]:
-    """What turns the driver's times into UTC; all of one answer are of one kind and zone."""
-    if isinstance(example, str):
-        return datetime.fromisoformat
-    return _as_it_is if example.tzinfo is UTC else methodcaller("astimezone", UTC)
-
-
-def _as_it_is(moment: datetime) -> datetime:
-    return moment
+    """UTC and aware of it: PostgreSQL answers in UTC without a zone, SQLite with text."""
+    return datetime.fromisoformat(moment) if isinstance(moment, str) else moment.replace(tzinfo=UTC)
 
 
 def no_conversation(conversation_id: str, scope: Scope) -> ConversationNotFound:

@@ -1,0 +1,106 @@
+"""Statements, and how they reach the database: on the driver's own cursor where the engine is ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from tokenmem.schema import Scope, render
+
+OWN_ENGINE = {"tokenmem_own_engine": True}
+"""Execution options of the engines that tokenmem opens: their statements may pass SQLAlchemy by (ADR 6)."""
+
+READ_ONLY_STATE = "25006"
+"""SQLSTATE of a write on a server that has become a replica (PostgreSQL manual, appendix A)."""
+
+Parameters = Mapping[str, Any]
+
+
+class Statement:
+    """One SQL statement, written once for both engines and built once for each schema.
+
+    In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
+    time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages;
+    `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def fetch(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> list[tuple[Any, ...]]:
+        """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
+        result = self._execute(connection, scope, parameters)
+        cursor: Any = result.cursor if isinstance(result, sa.CursorResult) else result
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        result.close()
+        return rows
+
+    def run(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> int:
+        """Run it and return how many rows it changed."""
+        result = self._execute(connection, scope, parameters)
+        changed: int = result.rowcount
+        result.close()
+        return changed
+
+    def run_many(self, connection: sa.Connection, scope: Scope, parameters: Sequence[Parameters]) -> None:
+        """Run it once for each mapping, in one call of the driver."""
+        self._execute(connection, scope, parameters).close()
+
+    def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> Any:
+        """SQLAlchemy's result, or the driver's cursor where SQLAlchemy is passed by."""
+        text = render(self.text, connection.dialect.name, scope.schema)
+        if not _passes_by(connection):
+            return connection.exec_driver_sql(text, parameters)
+        cursor: Any = connection.connection.cursor()
+        try:
+            if isinstance(parameters, dict):
+                cursor.execute(text, parameters)
+            else:
+                cursor.executemany(text, parameters)
+        except BaseException as error:
+            _give_up(connection, cursor, text, error)
+            raise
+        return cursor
+
+
+def _passes_by(connection: sa.Connection) -> bool:
+    """Whether the engine is ours and nobody listens: listeners and logs are to see every statement."""
+    if "tokenmem_own_engine" not in connection.get_execution_options():
+        return False
+    engine = connection.engine
+    if engine.dispatch.before_cursor_execute or engine.dispatch.after_cursor_execute:
+        return False
+    return not engine.logger.isEnabledFor(logging.INFO)
+
+
+def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseException) -> None:
+    """Do what SQLAlchemy does when its own cursor fails: wrap the driver's error, drop a lost connection."""
+    driver_error = connection.dialect.loaded_dbapi.Error
+    if isinstance(error, driver_error):
+        driver_connection: Any = connection.connection.driver_connection
+        lost = connection.dialect.is_disconnect(error, driver_connection, cursor) or is_demoted(error)
+        if lost:
+            connection.invalidate(error)
+            connection.engine.dispose()  # what else is in the pool was lost with it
+        else:
+            cursor.close()
+        raise exc.DBAPIError.instance(
+            text,
+            None,
+            error,
+            driver_error,
+            hide_parameters=True,
+            connection_invalidated=lost,
+            dialect=connection.dialect,
+        ) from error
+    if not isinstance(error, Exception):  # in the midst of a statement nobody knows what the connection holds
+        connection.invalidate(error)
+
+
+def is_demoted(error: BaseException | None) -> bool:
+    """Whether the server refuses a write because it has become a replica."""
+    return getattr(error, "sqlstate", None) == READ_ONLY_STATE
