@@ -191,25 +191,28 @@ def test_a_page_of_messages_reads_its_own_rows(
         check(plan, rows=22)
 
 
-@pytest.mark.parametrize("take", [append._TAKE_ANY, append._TAKE_EXISTING])
-def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], take: str) -> None:
-    draft: dict[str, Any] = {
+@pytest.mark.parametrize("count", [2, append.FEW + 1])
+@pytest.mark.parametrize("take", [append.TAKE_ANY, append.TAKE_EXISTING])
+def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], take: str, count: int) -> None:
+    messages = texts(*[10] * count)
+    head: dict[str, Any] = {
         "id": "long",
         "owner": None,
         "title": None,
         "metadata": None,
         "token_counter": "unit",
-        "count": 2,
-        "tokens": 20,
+        "count": count,
+        "tokens": 10 * count,
         "key": "k",
         "digest": "d",
         "expected": LONG,
     }
-    draft |= append._columns(texts(10, 10))
-    statement = append._POSTGRESQL[take]
+    rows = append.values(append.Draft("long", messages, [10] * count, "unit"))
+    statement = append.all_at_once(take, count)
     before = connection.execute("SELECT count(*) FROM tokenmem.messages").fetchone()
-    explained = explain(connection, statement, draft)
-    assert connection.execute("SELECT count(*) - 2 FROM tokenmem.messages").fetchone() == before
+    explained = explain(connection, statement, head | append.parameters(rows))
+    after = connection.execute("SELECT count(*) - %s FROM tokenmem.messages", [count]).fetchone()
+    assert after == before
     check(explained, rows=2)
 
 

@@ -132,6 +132,10 @@ def _checked_options(url: sa.URL) -> Iterator[None]:
         raise InvalidArgument(f"{shown(url)}: {error}; correct or leave out that option") from None
 
 
+# Nothing is ever begun on these connections, so there is nothing to roll back when one returns.
+_SINGLE_STATEMENTS = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}
+
+
 def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
     """The engine for single statements: no BEGIN, and no ROLLBACK that makes psycopg forget what it prepared.
 
@@ -142,14 +146,14 @@ def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
         return engine
     if not own:
         return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return _remembered(_postgresql_engine(engine.url, isolation_level="AUTOCOMMIT"))
+    return _remembered(_postgresql_engine(engine.url, **_SINGLE_STATEMENTS))
 
 
 def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEngine:
     """The same for AsyncStore."""
     if not own:
         return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return _async_postgresql_engine(engine.url, isolation_level="AUTOCOMMIT")
+    return _async_postgresql_engine(engine.url, **_SINGLE_STATEMENTS)
 
 
 def check_dialect(engine: Any) -> None:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 StartOn = Literal["message", "step", "turn"]
@@ -71,12 +71,7 @@ class Message:
 
     def to_openai(self) -> JSONObject:
         """The provider's message, equal to the one that went in; the caller may change it."""
-        if self.payload is None:
-            return {"role": self.role, "content": self.content}
-        message = copy.deepcopy(self.payload)
-        if self.content is None or "content" in message or "role" not in message:
-            return message
-        return {"role": message.pop("role"), "content": self.content, **message}
+        return provider_message(self.role, self.content, copy.deepcopy(self.payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +122,17 @@ class Appended:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+class MessageRows(Protocol):
+    """Rows of messages as the database gave them."""
+
+    def messages(self) -> list[Message]:
+        """The messages."""
+
+    def to_openai(self) -> list[JSONObject]:
+        """The messages as OpenAI's chat API takes them."""
+
+
+@dataclass(frozen=True)
 class Window:
     """The messages to send to a model: the pinned ones, then the newest that fit.
 
@@ -147,9 +152,27 @@ class Window:
     last_position: int
     omitted: int
 
+    @classmethod
+    def of_rows(cls, rows: MessageRows, **others: int) -> Self:
+        """A window whose `messages` are made when somebody looks at them (docs/adr/0007)."""
+        window = object.__new__(cls)
+        window.__dict__.update(others, _rows=rows)
+        return window
+
     def to_openai(self) -> list[JSONObject]:
         """The messages as OpenAI's chat API takes them."""
-        return [message.to_openai() for message in self.messages]
+        rows: MessageRows | None = self.__dict__.get("_rows")
+        return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not there: messages that nobody has looked at yet."""
+            if name != "messages" or "_rows" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
+            messages = tuple(self.__dict__["_rows"].messages())
+            self.__dict__["messages"] = messages
+            return messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +188,15 @@ class Problem:
     conversation_id: str
     position: int | None
     detail: str
+
+
+def provider_message(role: str, content: str | None, payload: JSONObject | None) -> JSONObject:
+    """The provider's message, equal to the one that went in; the payload becomes part of it."""
+    if payload is None:
+        return {"role": role, "content": content}
+    if content is None or "content" in payload or "role" not in payload:
+        return payload
+    return {"role": payload.pop("role"), "content": content, **payload}
 
 
 def text_of_parts(parts: Sequence[Any]) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -66,21 +67,16 @@ class Count:
     counter: TokenCounter
     messages: Sequence[Message]
 
-    def run(self) -> list[Message]:
-        """The messages, each with its token_count.
+    def run(self) -> list[int]:
+        """What each message costs, in tokens.
 
         Raises:
             InvalidArgument: a counter of the caller's returned no whole number, a negative or too large one.
         """
-        return [
-            replace(
-                message,
-                token_count=checked_number(
-                    self.counter.count(message), f"{self.counter.name}'s count", most=LARGEST_COST
-                ),
-            )
-            for message in self.messages
-        ]
+        counts = [self.counter.count(message) for message in self.messages]
+        for tokens in counts:
+            checked_number(tokens, f"{self.counter.name}'s count", most=LARGEST_COST)
+        return counts
 
     @property
     def characters(self) -> int:
@@ -142,10 +138,9 @@ class Procedures:
         """See Store.append."""
         parsed = parse_messages(messages)
         key = optional_name(idempotency_key, "idempotency_key")
-        draft = append.Draft(
-            checked_name(conversation_id, "conversation_id"),
-            parsed,
-            token_counter="",
+        checked_name(conversation_id, "conversation_id")
+        draft_of = partial(
+            append.Draft,
             owner=self._owner(owner),
             title=optional_name(title, "title"),
             metadata=checked_metadata(metadata),
@@ -155,8 +150,8 @@ class Procedures:
         )
         counting = self.counter if counter is None else resolve_counter(counter)
         while True:
-            counted = yield Count(counting, parsed)
-            draft = replace(draft, messages=counted, token_counter=counting.name)
+            counts = yield Count(counting, parsed)
+            draft = draft_of(conversation_id, parsed, counts, counting.name)
             outcome = yield from attempted(replace(self._write(append.append, draft), one_statement=True))
             if isinstance(outcome, Appended):
                 return outcome
@@ -236,9 +231,9 @@ class Procedures:
         conversation = yield self._read(read_conversation, conversation_id)
         counting = self._counter_of(conversation.token_counter)
         while True:
-            (counted,) = yield Count(counting, [parsed])
+            (tokens,) = yield Count(counting, [parsed])
             outcome = yield from attempted(
-                self._write(change.edit, conversation_id, position, counted, counting.name, pinned)
+                self._write(change.edit, conversation_id, position, parsed, tokens, counting.name, pinned)
             )
             if isinstance(outcome, Message):
                 return outcome
@@ -322,8 +317,8 @@ class Procedures:
     def _count_into(
         self, counted: dict[int, tuple[int, int]], counter: TokenCounter, messages: Sequence[Message]
     ) -> Procedure[None]:
-        for message in (yield Count(counter, messages)):
-            counted[message.position] = recount.fingerprint(message), message.token_count
+        for message, tokens in zip(messages, (yield Count(counter, messages)), strict=True):
+            counted[message.position] = recount.fingerprint(message), tokens
 
     def _read(
         self,

@@ -21,7 +21,7 @@ VIEWS = ("conversation_overview", "message_log", "tool_calls", "usage_by_day", "
 TABLES = ("conversations", "messages", "llm_calls", "append_keys")
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
 _NAME = re.compile(r"\{([a-z_]+)\}")
 
 _WORDS = {

@@ -1,6 +1,9 @@
 """Windows from the database: which messages, in which order, and what is said about them."""
 
+import copy
+import pickle
 import random
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +53,47 @@ def test_exactly_at_the_limit_is_kept(counted: Store) -> None:
         [1, 2, 3, 4],
         [1, 2, 3, 4],
     ]
+
+
+MIXED: list[dict[str, Any]] = [
+    {"role": "system", "content": "1 rule"},
+    {"role": "user", "content": "2 naïve\u2028lines", "name": "ann"},
+    {"role": "user", "content": [{"type": "text", "text": "3 parts"}]},
+    {"role": "assistant", "content": None},
+    {"role": "assistant"},
+    {"role": "assistant", "content": ""},
+]
+
+
+@pytest.mark.parametrize("tools", [False, True])
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_window_is_the_same_however_it_is_looked_at(stores: Stores, tools: bool, pinned: bool) -> None:
+    class One:
+        name = "one"
+
+        def count(self, _: Message) -> int:
+            return 1
+
+    sent = MIXED + ([call(1).to_openai(), result(1).to_openai()] if tools else [])
+    store = stores.open(counter=One())
+    store.append("c1", sent)
+    if pinned:
+        store.edit("c1", 1, sent[0], pinned=True)
+    for limit in (len(sent), len(sent) - 1):
+        expected = sent if limit == len(sent) else [*sent[:pinned], *sent[1 + pinned :]]
+        first, second = store.window("c1", limit), store.window("c1", limit)
+        assert first.to_openai() == expected == [message.to_openai() for message in first.messages]
+        assert first.to_openai() == expected, "after a look at the messages"
+        second.to_openai()[1]["role"] = "changed"
+        assert second.to_openai() == expected
+        assert pickle.loads(pickle.dumps(second)) == first == second
+        assert repr(second) == repr(first)
+        assert replace(second, omitted=7).messages == first.messages
+        assert copy.deepcopy(second) == first
+        with pytest.raises(AttributeError, match="message_log"):
+            _ = second.message_log  # type: ignore[attr-defined]
+        with pytest.raises(FrozenInstanceError):
+            second.messages = ()  # type: ignore[misc]
 
 
 def test_messages_that_cost_nothing(counted: Store) -> None:

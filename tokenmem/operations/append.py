@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +25,8 @@ class Draft:
 
     Attributes:
         conversation_id: the conversation; it is created where it is not there.
-        messages: what to store, in order, each with its token_count.
+        messages: what to store, in order.
+        token_counts: what each of them costs, in tokens.
         token_counter: the name of the counter that counted them.
         owner: whose conversation it is; None does not ask.
         title: for a new conversation.
@@ -36,6 +38,7 @@ class Draft:
 
     conversation_id: str
     messages: Sequence[Message]
+    token_counts: Sequence[int]
     token_counter: str
     owner: str | None = None
     title: str | None = None
@@ -56,7 +59,7 @@ _UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so th
 
 # The row of a new conversation, or the same row moved on. Without the row nothing is stored: its key is
 # known, it is another owner's, its counter is another, or it is not at the expected position.
-_TAKE_ANY = """
+TAKE_ANY = """
 INSERT INTO {conversations} AS c
     (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
 SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS $json),
@@ -73,7 +76,7 @@ WHERE c.token_counter = excluded.token_counter
 RETURNING last_position, total_tokens
 """
 # Past position 0 the conversation must be there: an INSERT would make a new one after a delete.
-_TAKE_EXISTING = """
+TAKE_EXISTING = """
 UPDATE {conversations} AS c SET
     last_position = c.last_position + :count,
     message_count = c.message_count + :count,
@@ -98,8 +101,28 @@ VALUES (:id, :key, :first_position, :last_position, :digest)
 """)
 
 
-def _all_at_once(take: str) -> Statement:
+FEW = 4
+"""Messages up to which PostgreSQL is sent every value by itself. A user's message and a reply are few.
+
+Half of what an append of two takes beyond the server's work goes with it: psycopg writes arrays in Python.
+"""
+
+_MANY_ROWS = """ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS (
+        role text, kind text, content text, payload text, token_count int, tokens_before bigint,
+        pinned boolean)) WITH ORDINALITY"""
+
+
+def _few_rows(count: int) -> str:
+    row = """(CAST(:role_$ AS text), CAST(:kind_$ AS text), CAST(:content_$ AS text),
+        CAST(:payload_$ AS text), CAST(:token_count_$ AS int), CAST(:tokens_before_$ AS bigint),
+        CAST(:pinned_$ AS boolean), $)"""
+    return f"(VALUES {', '.join(row.replace('$', str(number)) for number in range(1, count + 1))})"
+
+
+@lru_cache
+def all_at_once(take: str, count: int) -> Statement:
     """PostgreSQL's append: one statement, so one round trip, with the row locked for no longer than that."""
+    rows = _few_rows(count) if count <= FEW else _MANY_ROWS
     return Statement(f"""
 WITH taken AS ({take.replace("$json", "json")}),
 stored AS (
@@ -107,10 +130,7 @@ stored AS (
         (conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned)
     SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
         m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned
-    FROM taken, unnest(
-        CAST(:role AS text[]), CAST(:kind AS text[]), CAST(:content AS text[]), CAST(:payload AS text[]),
-        CAST(:token_count AS int[]), CAST(:tokens_before AS bigint[]), CAST(:pinned AS boolean[])
-    ) WITH ORDINALITY AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
+    FROM taken, {rows} AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
 ), keyed AS (
     INSERT INTO {{append_keys}} (conversation_id, key, first_position, last_position, digest)
     SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest
@@ -120,8 +140,7 @@ SELECT last_position, total_tokens FROM taken
 """)
 
 
-_POSTGRESQL = {take: _all_at_once(take) for take in (_TAKE_ANY, _TAKE_EXISTING)}
-_SQLITE = {take: Statement(take.replace("$json", "text")) for take in (_TAKE_ANY, _TAKE_EXISTING)}
+_SQLITE = {take: Statement(take.replace("$json", "text")) for take in (TAKE_ANY, TAKE_EXISTING)}
 
 _WHY_NOT = Statement("""
 SELECT c.owner, c.token_counter, c.last_position, c.total_tokens,
@@ -143,7 +162,7 @@ def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | 
         PositionConflict: the conversation is not at the expected position.
         TryAgain: another process stored the same key or removed the conversation meanwhile.
     """
-    tokens = sum(message.token_count for message in draft.messages)
+    tokens = sum(draft.token_counts)
     try:
         taken = _take_and_store(connection, scope, draft, tokens)
     except IntegrityError as error:
@@ -160,7 +179,7 @@ def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | 
 def _take_and_store(
     connection: sa.Connection, scope: Scope, draft: Draft, tokens: int
 ) -> tuple[int, int] | None:
-    take = _TAKE_EXISTING if draft.expected_position else _TAKE_ANY
+    take = TAKE_EXISTING if draft.expected_position else TAKE_ANY
     head: dict[str, Any] = {
         "id": draft.conversation_id,
         "owner": draft.owner,
@@ -173,18 +192,19 @@ def _take_and_store(
         "digest": draft.digest,
         "expected": draft.expected_position,
     }
+    messages = values(draft)
     if connection.dialect.name == "postgresql":
-        rows = _POSTGRESQL[take].fetch(connection, scope, head | _columns(draft.messages))
+        statement = all_at_once(take, len(messages))
+        rows = statement.fetch(connection, scope, head | parameters(messages))
         return (rows[0][0], rows[0][1]) if rows else None
     rows = _SQLITE[take].fetch(connection, scope, head)
     if not rows:
         return None
     last_position, total_tokens = rows[0]
-    messages = _values(draft.messages)
     first_position = last_position - len(messages) + 1
-    for position, values in enumerate(messages, first_position):
-        values |= {"id": draft.conversation_id, "position": position}
-        values["tokens_before"] += total_tokens - tokens
+    for position, message in enumerate(messages, first_position):
+        message |= {"id": draft.conversation_id, "position": position}
+        message["tokens_before"] += total_tokens - tokens
     _STORE_MESSAGE.run_many(connection, scope, messages)
     if draft.key is not None:
         positions = {"first_position": first_position, "last_position": last_position}
@@ -192,19 +212,20 @@ def _take_and_store(
     return last_position, total_tokens
 
 
-def _values(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def values(draft: Draft) -> list[dict[str, Any]]:
     """What the rows will hold; `tokens_before` counts from the first of them."""
     rows, before = [], 0
-    for message in messages:
-        rows.append(values_of(message) | {"tokens_before": before})
-        before += message.token_count
+    for message, tokens in zip(draft.messages, draft.token_counts, strict=True):
+        rows.append(values_of(message, tokens) | {"tokens_before": before})
+        before += tokens
     return rows
 
 
-def _columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
-    """The same, a list for each column."""
-    rows = _values(messages)
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def parameters(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The same, as `all_at_once` takes them."""
+    if len(rows) > FEW:
+        return {"rows": dump_json(rows)}
+    return {f"{name}_{number}": value for number, row in enumerate(rows, 1) for name, value in row.items()}
 
 
 def _overtaken(draft: Draft) -> TryAgain:

@@ -49,10 +49,11 @@ def edit(
     conversation_id: str,
     position: int,
     message: Message,
+    token_count: int,
     token_counter: str,
     pinned: bool | None,
 ) -> Message | OtherCounter:
-    """Put a checked and counted message in the place of another, and move the totals behind it.
+    """Put a checked message in the place of another, and move the totals behind it.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
@@ -69,8 +70,8 @@ def edit(
             f"message {position} is pinned and would become a {message.kind}; unpin it first"
         )
     new = {"id": conversation_id, "position": position}
-    _REPLACE.run(connection, scope, new | values_of(message) | {"pinned": pinned})
-    _move(connection, scope, conversation_id, position, message.token_count - old.token_count, messages=0)
+    _REPLACE.run(connection, scope, new | values_of(message, token_count) | {"pinned": pinned})
+    _move(connection, scope, conversation_id, position, token_count - old.token_count, messages=0)
     return _message_at(connection, scope, conversation, position)
 
 

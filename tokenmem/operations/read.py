@@ -15,6 +15,7 @@ from tokenmem.operations.rows import (
     CONVERSATION_COLUMNS,
     MESSAGE_COLUMNS,
     OWNED,
+    StoredRows,
     conversation_of,
     messages_of,
     no_conversation,
@@ -75,7 +76,6 @@ LOOK_BACK = 100
 
 _NO_POSITION = 2**62  # behind every position
 _POSITION = operator.attrgetter("position")
-_TOKENS = operator.attrgetter("token_count")
 _KIND, _COST, _IS_PINNED = map(operator.itemgetter, (2, 5, 6))  # of a row of MESSAGE_COLUMNS
 
 
@@ -117,40 +117,45 @@ class _Loaded:
     Attributes:
         message_count: of the whole conversation.
         total_tokens: the conversation's running total.
+        budget: what the pinned messages leave of the limit for the others, in tokens.
         reserved: what the pinned messages cost, in tokens.
-        budget: what is left of the limit for the others, in tokens.
         pinned: the pinned messages, in order.
-        newest: the others, in order.
-        cost: what `newest` costs, in tokens.
-        plain: `newest` has neither tool calls nor results nor reasoning: it may start anywhere.
-        before: what lies before `newest`.
+        rows: the others, in order.
+        cost: what the others cost, in tokens.
+        plain: the others have neither tool calls nor results nor reasoning: they may start anywhere.
+        before: what lies before the others.
     """
 
     message_count: int
     total_tokens: int
-    reserved: int
     budget: int
-    pinned: list[Message]
-    newest: list[Message]
+    reserved: int
+    pinned: StoredRows
+    rows: StoredRows
     cost: int
     plain: bool
     before: Before
 
+    @property
+    def newest(self) -> list[Message]:
+        """The messages that are not pinned."""
+        return self.rows.messages()
+
     def start(self, budgets: Sequence[int], start_on: str, *, fall_back: bool = True) -> int | None:
         """Where in `newest` the window begins."""
-        if self.plain and self.newest and start_on != "turn" and self.cost <= budgets[0]:
-            return 0  # as `choose_start` would find: the common case, without a look at every message
+        if self.plain and self.rows.rows and start_on != "turn" and self.cost <= budgets[0]:
+            return 0  # as `choose_start` would find: the common case, in which no message need be made
         return choose_start(self.newest, budgets, start_on, fall_back=fall_back, before=self.before)
 
     @property
     def is_all(self) -> bool:
         """There is nothing more in the conversation."""
-        return len(self.pinned) + len(self.newest) == self.message_count
+        return len(self.pinned.rows) + len(self.rows.rows) == self.message_count
 
     @property
     def only_pinned_fit(self) -> bool:
         """There is nothing but pinned messages, or nothing at all, and the limit holds it."""
-        return len(self.pinned) == self.message_count and self.budget >= 0
+        return len(self.pinned.rows) == self.message_count and self.budget >= 0
 
 
 def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _Loaded:
@@ -160,30 +165,37 @@ def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> _
     told = next(index for index, row in enumerate(rows) if row[1] is None)
     message_count, _, kind_before, _, _, total_tokens, _, _ = rows.pop(told)
     rows.sort()  # by position, which is unique: nothing else is compared
-    newest, pinned = messages_of(rows), []
-    cost, reserved = sum(map(_COST, rows)), 0
+    pinned: list[tuple[Any, ...]] = []
     if any(map(_IS_PINNED, rows)):
-        pinned = [message for message in newest if message.pinned]
-        newest = [message for message in newest if not message.pinned]
-        reserved = sum(map(_TOKENS, pinned))
+        pinned = [row for row in rows if _IS_PINNED(row)]
+        rows = [row for row in rows if not _IS_PINNED(row)]
+    reserved = sum(map(_COST, pinned))
+    budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
     plain = kind_before != "reasoning" and set(map(_KIND, rows)) <= {"message"}
-    before = NOTHING
-    if not plain:
-        calls: set[str] = set()
-        if len(rows) < message_count and (missing := calls_to_look_for(newest)):
-            calls = missing & _calls_before(connection, scope, request, newest[0].position)
-        before = Before(kind_before, frozenset(calls))
-    return _Loaded(
+    loaded = _Loaded(
         message_count,
         total_tokens,
+        budget,
         reserved,
-        stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved,
-        pinned,
-        newest,
-        cost - reserved,
-        plain,
-        before,
+        StoredRows(pinned),
+        StoredRows(rows),
+        cost=sum(map(_COST, rows)),
+        plain=plain,
+        before=NOTHING,
     )
+    if not plain:
+        loaded.before = _before(connection, scope, request, loaded, kind_before)
+    return loaded
+
+
+def _before(
+    connection: sa.Connection, scope: Scope, request: dict[str, Any], loaded: _Loaded, kind: str | None
+) -> Before:
+    missing = set() if loaded.is_all else calls_to_look_for(loaded.newest)
+    if not missing:
+        return Before(kind)
+    found = _calls_before(connection, scope, request, loaded.newest[0].position)
+    return Before(kind, frozenset(missing & found))
 
 
 def _calls_before(
@@ -195,15 +207,18 @@ def _calls_before(
 
 
 def _window(loaded: _Loaded, start: int, token_limit: int) -> Window:
-    newest = loaded.newest[start:] if start else loaded.newest
-    cost = sum(map(_TOKENS, newest)) if start else loaded.cost
-    return Window(
-        messages=(*loaded.pinned, *newest),
+    pinned, newest = loaded.pinned.rows, loaded.rows.rows
+    cost = loaded.cost
+    if start:
+        newest = newest[start:]
+        cost = sum(map(_COST, newest))
+    return Window.of_rows(
+        StoredRows([*pinned, *newest]) if pinned or start else loaded.rows,
         token_count=loaded.reserved + cost,
         token_limit=token_limit,
-        first_position=newest[0].position if newest else 0,
-        last_position=newest[-1].position if newest else 0,
-        omitted=loaded.message_count - len(loaded.pinned) - len(newest),
+        first_position=newest[0][0] if newest else 0,
+        last_position=newest[-1][0] if newest else 0,
+        omitted=loaded.message_count - len(pinned) - len(newest),
     )
 
 
@@ -216,7 +231,7 @@ def _too_small(
     """
     conversation_id, token_limit = request["id"], request["limit"]
     if loaded.reserved > token_limit:
-        position, cost = loaded.pinned[-1].position, loaded.reserved
+        position, cost = loaded.pinned.rows[-1][0], loaded.reserved
         detail = f"its pinned messages alone cost {cost} tokens and the limit is {token_limit}"
         remedy = "raise token_limit, or unpin some with edit(…, pinned=False)"
     else:

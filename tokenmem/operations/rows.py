@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tokenmem.errors import ConversationNotFound
 from tokenmem.formats import dump_json, load_json
-from tokenmem.models import Conversation, JSONObject, Message
+from tokenmem.models import Conversation, JSONObject, Message, provider_message
 from tokenmem.schema import Scope
 from tokenmem.statements import Statement
 
@@ -62,6 +62,31 @@ def messages_of(rows: Sequence[Sequence[Any]]) -> list[Message]:
     return made
 
 
+class StoredRows:
+    """Rows of MESSAGE_COLUMNS, in order, of which messages are made when they are needed."""
+
+    __slots__ = ("_made", "rows")
+
+    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
+        self.rows = rows
+        self._made: list[Message] | None = None
+
+    def messages(self) -> list[Message]:
+        """The messages."""
+        if self._made is None:
+            self._made = messages_of(self.rows)
+        return self._made
+
+    def to_openai(self) -> list[JSONObject]:
+        """The messages as OpenAI's chat API takes them."""
+        return [
+            {"role": role, "content": content}
+            if payload is None
+            else provider_message(role, content, load_json(payload))
+            for _, role, _, content, payload, _, _, _ in self.rows
+        ]
+
+
 def conversation_of(row: Sequence[Any]) -> Conversation:
     """A conversation from CONVERSATION_COLUMNS."""
     id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at = row
@@ -79,14 +104,14 @@ def conversation_of(row: Sequence[Any]) -> Conversation:
     )
 
 
-def values_of(message: Message) -> dict[str, Any]:
+def values_of(message: Message, token_count: int) -> dict[str, Any]:
     """What a message's row holds of it, by column; the way back from `messages_of`."""
     return {
         "role": message.role,
         "kind": message.kind,
         "content": message.content,
         "payload": None if message.payload is None else dump_json(message.payload),
-        "token_count": message.token_count,
+        "token_count": token_count,
         "pinned": message.pinned,
     }
 
