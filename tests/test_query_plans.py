@@ -177,6 +177,31 @@ def test_a_window_with_pinned_messages_far_back(connection: psycopg.Connection[A
         check(plan, rows=25)
 
 
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_window_walks_in_a_small_table_of_long_messages(postgres_url: str, analyzed: bool) -> None:
+    with Store(postgres_url) as store:
+        store.upgrade()
+    with psycopg.connect(driver_url(postgres_url), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO tokenmem.conversations"
+            " (id, token_counter, last_position, message_count, total_tokens)"
+            " SELECT 'c' || o, 'unit', 12, 12, 12000 FROM generate_series(1, 1000) AS o"
+        )
+        connection.execute(
+            "INSERT INTO tokenmem.messages"
+            " (conversation_id, position, role, kind, content, token_count, tokens_before)"
+            " SELECT 'c' || o, n, 'user', 'message', repeat('x', 4000), 1000, 1000 * (n - 1)"
+            " FROM generate_series(1, 12) AS n, generate_series(1, 1000) AS o"
+        )
+        if analyzed:
+            connection.execute("ANALYZE tokenmem.messages, tokenmem.conversations")
+        parameters = {"id": "c5", "owner": None, "limit": 1000, "stride": 1}
+        check(explain(connection, read.WINDOW, parameters), rows=2)
+        with connection.transaction():
+            for plan in generic_and_custom(connection, read.WINDOW, parameters, TYPES):
+                check(plan, rows=2)
+
+
 # Before any ANALYZE PostgreSQL takes the range for few rows, reads it all and sorts: that is not guarded.
 @pytest.mark.parametrize("connection", ["analyzed"], indirect=True)
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -53,6 +53,19 @@ def test_every_table_view_and_column_is_explained_in_the_database(postgres: psyc
     assert columns == []
 
 
+def test_long_texts_are_compressed_with_lz4_where_the_server_can(postgres: psycopg.Connection) -> None:
+    offered = rows(postgres, b"SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+    if not offered:
+        pytest.skip("this server is older than PostgreSQL 14")
+    columns = rows(
+        postgres,
+        b"SELECT attname, attcompression FROM pg_attribute"
+        b" WHERE attrelid = 'tokenmem.messages'::regclass AND attname IN ('content', 'payload')",
+    )
+    expected = "l" if "lz4" in offered[0][0] else ""
+    assert dict(columns) == {"content": expected, "payload": expected}
+
+
 def test_ids_are_compared_byte_by_byte(postgres: psycopg.Connection) -> None:
     collated = rows(
         postgres,

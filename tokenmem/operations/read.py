@@ -35,6 +35,8 @@ from tokenmem.window import (
 # Walk the primary key backwards to the first message that no longer fits, then read the range above it.
 # Both ends of the range are given: with one end alone PostgreSQL expects a third of the conversation and,
 # on a long one, reads the whole table. Pinned messages below the range come by their own small index.
+# IS NOT TRUE, not "<": PostgreSQL would guess that few rows are less and, in a small table of long messages,
+# rather read and sort them all than walk.
 # No ORDER BY: it would sort what comes in order anyway; for `_load` to sort it again costs next to nothing.
 # One row, without a role, tells of the conversation itself; in every row that would make a quarter of the
 # cost of a long window.
@@ -48,7 +50,7 @@ WITH c AS MATERIALIZED (
 ), last_that_does_not_fit AS MATERIALIZED (
     SELECT e.position, e.kind FROM {{messages}} e
     WHERE e.conversation_id = :id AND e.position <= (SELECT last_position FROM c)
-        AND e.tokens_before < (SELECT least_before FROM c)
+        AND (e.tokens_before >= (SELECT least_before FROM c)) IS NOT TRUE
     ORDER BY e.position DESC LIMIT 1
 ), edge AS MATERIALIZED (
     SELECT COALESCE((SELECT position FROM last_that_does_not_fit), 0) AS position
