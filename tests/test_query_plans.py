@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tests.postgres import PostgresServer, driver_url
 from tests.stores import Direct, Unit, statement_text, texts
 from tokenmem import Store
-from tokenmem.operations import append, read
+from tokenmem.operations import append, insert, read
 
 LONG = 100_000  # messages of 10 tokens each in the conversation "long"
 OTHERS = 200  # conversations of 100 messages beside it
@@ -216,7 +216,7 @@ def test_a_page_of_messages_reads_its_own_rows(
         check(plan, rows=22)
 
 
-@pytest.mark.parametrize("count", [2, append.FEW + 1])
+@pytest.mark.parametrize("count", [2, insert.FEW + 1])
 @pytest.mark.parametrize("take", [append.TAKE_ANY, append.TAKE_EXISTING])
 def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], take: str, count: int) -> None:
     messages = texts(*[10] * count)
@@ -232,10 +232,9 @@ def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], ta
         "digest": "d",
         "expected": LONG,
     }
-    rows = append.values(append.Draft("long", messages, [10] * count, "unit"))
-    statement = append.all_at_once(take, count)
+    statement = insert.all_at_once(take, count)
     before = connection.execute("SELECT count(*) FROM tokenmem.messages").fetchone()
-    explained = explain(connection, statement, head | append.parameters(rows))
+    explained = explain(connection, statement, head | insert.values(messages, [10] * count))
     after = connection.execute("SELECT count(*) - %s FROM tokenmem.messages", [count]).fetchone()
     assert after == before
     check(explained, rows=2)

@@ -32,7 +32,7 @@ from tokenmem.engine import TryAgain, use_write_ahead_log
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
 from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
-from tokenmem.operations import append, change, read, recount, retention
+from tokenmem.operations import append, change, insert, read, recount, retention
 from tokenmem.operations.retention import Purged
 from tokenmem.operations.rows import read_conversation
 from tokenmem.schema import Scope
@@ -74,8 +74,9 @@ class Count:
             InvalidArgument: a counter of the caller's returned no whole number, a negative or too large one.
         """
         counts = [self.counter.count(message) for message in self.messages]
-        for tokens in counts:
-            checked_number(tokens, f"{self.counter.name}'s count", most=LARGEST_COST)
+        if set(map(type, counts)) != {int} or min(counts) < 0 or max(counts) > LARGEST_COST:
+            for tokens in counts:
+                checked_number(tokens, f"{self.counter.name}'s count", most=LARGEST_COST)
         return counts
 
     @property
@@ -152,7 +153,8 @@ class Procedures:
         while True:
             counts = yield Count(counting, parsed)
             draft = draft_of(conversation_id, parsed, counts, counting.name)
-            outcome = yield from attempted(replace(self._write(append.append, draft), one_statement=True))
+            write = replace(self._write(append.append, draft), one_statement=len(parsed) <= insert.MANY)
+            outcome = yield from attempted(write)
             if isinstance(outcome, Appended):
                 return outcome
             counting = self._counter_of(outcome.name, counting)

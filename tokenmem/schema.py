@@ -29,12 +29,14 @@ _WORDS = {
         "as_text": "::text",
         "by_pinned": "",
         "in_utc": " AT TIME ZONE 'UTC'",
+        "json": "json",
         "now": "clock_timestamp()",
         "ago": "clock_timestamp() - make_interval(secs => :seconds)",
     },
     "sqlite": {
         "as_text": "",
         "in_utc": "",
+        "json": "text",
         # Without statistics SQLite would rather read the whole conversation by its primary key.
         "by_pinned": "INDEXED BY messages_pinned",
         "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.util import await_only
 
 from tokenmem.schema import Scope, render
 
@@ -25,7 +26,8 @@ class Statement:
 
     In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
     time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages;
-    `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike.
+    `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike, and
+    `{json}` is the type of a JSON column.
     """
 
     def __init__(self, text: str) -> None:
@@ -46,15 +48,34 @@ class Statement:
         result.close()
         return changed
 
-    def run_many(self, connection: sa.Connection, scope: Scope, parameters: Sequence[Parameters]) -> None:
-        """Run it once for each mapping, in one call of the driver."""
+    def run_many(
+        self, connection: sa.Connection, scope: Scope, parameters: Iterable[Parameters | tuple[Any, ...]]
+    ) -> None:
+        """Run it once for each of the parameters, in one call of the driver."""
         self._execute(connection, scope, parameters).close()
+
+    def copy(self, connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Run it, a COPY … FROM STDIN of PostgreSQL's, with these rows."""
+        text = render(self.text, connection.dialect.name, scope.schema)
+        cursor: Any = None
+        try:
+            cursor = connection.connection.driver_connection.cursor()  # type: ignore[union-attr]
+            if connection.dialect.is_async:
+                await_only(_copy_awaited(cursor, text, rows))
+                return
+            with cursor.copy(text) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        except BaseException as error:
+            _give_up(connection, cursor, text, error)
+            raise
 
     def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> Any:
         """SQLAlchemy's result, or the driver's cursor where SQLAlchemy is passed by."""
         text = render(self.text, connection.dialect.name, scope.schema)
         if not _passes_by(connection):
-            return connection.exec_driver_sql(text, parameters)
+            several = not isinstance(parameters, dict)
+            return connection.exec_driver_sql(text, list(parameters) if several else parameters)
         cursor: Any = connection.connection.cursor()
         try:
             if isinstance(parameters, dict):
@@ -65,6 +86,12 @@ class Statement:
             _give_up(connection, cursor, text, error)
             raise
         return cursor
+
+
+async def _copy_awaited(cursor: Any, text: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    async with cursor.copy(text) as copy:
+        for row in rows:
+            await copy.write_row(row)
 
 
 def _passes_by(connection: sa.Connection) -> bool:
@@ -86,8 +113,6 @@ def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseExcep
         if lost:
             connection.invalidate(error)
             connection.engine.dispose()  # what else is in the pool was lost with it
-        else:
-            cursor.close()
         raise exc.DBAPIError.instance(
             text,
             None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ from tokenmem.engine import TryAgain
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.formats import dump_json
 from tokenmem.models import Appended, JSONObject, Message
-from tokenmem.operations.rows import values_of
+from tokenmem.operations import insert
 from tokenmem.schema import Scope
 from tokenmem.statements import Statement
 
@@ -62,7 +61,7 @@ _UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so th
 TAKE_ANY = """
 INSERT INTO {conversations} AS c
     (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
-SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS $json),
+SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {json}),
     CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint)
 WHERE NOT EXISTS (SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
 ON CONFLICT (id) DO UPDATE SET
@@ -89,58 +88,13 @@ WHERE c.id = :id AND c.token_counter = :token_counter AND c.last_position = :exp
 RETURNING last_position, total_tokens
 """
 
-_STORE_MESSAGE = Statement("""
-INSERT INTO {messages}
-    (conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned)
-VALUES (:id, :position, :role, :kind, :content, :payload, :token_count, :tokens_before, :pinned)
-""")
-
 _STORE_KEY = Statement("""
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
 VALUES (:id, :key, :first_position, :last_position, :digest)
 """)
 
 
-FEW = 4
-"""Messages up to which PostgreSQL is sent every value by itself. A user's message and a reply are few.
-
-Half of what an append of two takes beyond the server's work goes with it: psycopg writes arrays in Python.
-"""
-
-_MANY_ROWS = """ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS (
-        role text, kind text, content text, payload text, token_count int, tokens_before bigint,
-        pinned boolean)) WITH ORDINALITY"""
-
-
-def _few_rows(count: int) -> str:
-    row = """(CAST(:role_$ AS text), CAST(:kind_$ AS text), CAST(:content_$ AS text),
-        CAST(:payload_$ AS text), CAST(:token_count_$ AS int), CAST(:tokens_before_$ AS bigint),
-        CAST(:pinned_$ AS boolean), $)"""
-    return f"(VALUES {', '.join(row.replace('$', str(number)) for number in range(1, count + 1))})"
-
-
-@lru_cache
-def all_at_once(take: str, count: int) -> Statement:
-    """PostgreSQL's append: one statement, so one round trip, with the row locked for no longer than that."""
-    rows = _few_rows(count) if count <= FEW else _MANY_ROWS
-    return Statement(f"""
-WITH taken AS ({take.replace("$json", "json")}),
-stored AS (
-    INSERT INTO {{messages}}
-        (conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned)
-    SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
-        m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned
-    FROM taken, {rows} AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
-), keyed AS (
-    INSERT INTO {{append_keys}} (conversation_id, key, first_position, last_position, digest)
-    SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest
-    FROM taken WHERE CAST(:key AS text) IS NOT NULL
-)
-SELECT last_position, total_tokens FROM taken
-""")
-
-
-_SQLITE = {take: Statement(take.replace("$json", "text")) for take in (TAKE_ANY, TAKE_EXISTING)}
+_TAKE = {take: Statement(take) for take in (TAKE_ANY, TAKE_EXISTING)}
 
 _WHY_NOT = Statement("""
 SELECT c.owner, c.token_counter, c.last_position, c.total_tokens,
@@ -192,40 +146,28 @@ def _take_and_store(
         "digest": draft.digest,
         "expected": draft.expected_position,
     }
-    messages = values(draft)
-    if connection.dialect.name == "postgresql":
-        statement = all_at_once(take, len(messages))
-        rows = statement.fetch(connection, scope, head | parameters(messages))
+    count = len(draft.messages)
+    if connection.dialect.name == "postgresql" and count <= insert.MANY:
+        statement = insert.all_at_once(take, count)
+        rows = statement.fetch(connection, scope, head | insert.values(draft.messages, draft.token_counts))
         return (rows[0][0], rows[0][1]) if rows else None
-    rows = _SQLITE[take].fetch(connection, scope, head)
+    rows = _TAKE[take].fetch(connection, scope, head)
     if not rows:
         return None
     last_position, total_tokens = rows[0]
-    first_position = last_position - len(messages) + 1
-    for position, message in enumerate(messages, first_position):
-        message |= {"id": draft.conversation_id, "position": position}
-        message["tokens_before"] += total_tokens - tokens
-    _STORE_MESSAGE.run_many(connection, scope, messages)
+    first_position = last_position - count + 1
+    bulk = insert.bulk_rows(
+        draft.conversation_id,
+        draft.messages,
+        draft.token_counts,
+        first_position=first_position,
+        tokens_before=total_tokens - tokens,
+    )
+    insert.in_bulk(connection, scope, bulk)
     if draft.key is not None:
         positions = {"first_position": first_position, "last_position": last_position}
         _STORE_KEY.run(connection, scope, head | positions)
     return last_position, total_tokens
-
-
-def values(draft: Draft) -> list[dict[str, Any]]:
-    """What the rows will hold; `tokens_before` counts from the first of them."""
-    rows, before = [], 0
-    for message, tokens in zip(draft.messages, draft.token_counts, strict=True):
-        rows.append(values_of(message, tokens) | {"tokens_before": before})
-        before += tokens
-    return rows
-
-
-def parameters(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The same, as `all_at_once` takes them."""
-    if len(rows) > FEW:
-        return {"rows": dump_json(rows)}
-    return {f"{name}_{number}": value for number, row in enumerate(rows, 1) for name, value in row.items()}
 
 
 def _overtaken(draft: Draft) -> TryAgain:

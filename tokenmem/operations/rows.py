@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tokenmem.errors import ConversationNotFound
 from tokenmem.formats import dump_json, load_json
-from tokenmem.models import Conversation, JSONObject, Message, provider_message
+from tokenmem.models import Conversation, JSONObject, Message, MessageFields, provider_message
 from tokenmem.schema import Scope
 from tokenmem.statements import Statement
 
@@ -25,23 +25,9 @@ _ORIGIN = datetime(2000, 1, 1)
 _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
 
-class _Fields:
-    """A Message while it is being made: a frozen class's own __init__ takes six times as long."""
-
-    __slots__ = Message.__slots__
-    role: str
-    content: str | None
-    kind: str
-    payload: JSONObject | None
-    pinned: bool
-    position: int
-    token_count: int
-    created_at: datetime
-
-
 def messages_of(rows: Sequence[Sequence[Any]]) -> list[Message]:
     """Messages from MESSAGE_COLUMNS; a hot path, since a long window has thousands."""
-    made: list[Any] = list(map(object.__new__, repeat(_Fields, len(rows))))
+    made: list[Any] = list(map(object.__new__, repeat(MessageFields, len(rows))))
     in_text, parse = rows and isinstance(rows[0][-1], str), datetime.fromisoformat
     for message, row in zip(made, rows, strict=True):
         (

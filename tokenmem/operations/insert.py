@@ -1,0 +1,107 @@
+"""How new messages reach their table: as values of one statement, in one JSON text, or in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.formats import dump_json
+from tokenmem.models import Message
+from tokenmem.operations.rows import values_of
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
+
+FEW = 4
+"""Messages up to which each value is a parameter of its own. A user's message and a reply are few.
+
+A quarter of what an append of two takes is saved: psycopg writes arrays in Python, and JSON is read twice.
+"""
+
+MANY = 200
+"""Messages above which PostgreSQL is sent them by COPY: faster for each, but three more round trips."""
+
+_COLUMNS = """conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned"""
+
+_FEW_ROWS = """(CAST(:role_$ AS text), CAST(:kind_$ AS text), CAST(:content_$ AS text),
+        CAST(:payload_$ AS text), CAST(:token_count_$ AS int), CAST(:tokens_before_$ AS bigint),
+        CAST(:pinned_$ AS boolean), $)"""
+_MORE_ROWS = """ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS (
+        role text, kind text, content text, payload text, token_count int, tokens_before bigint,
+        pinned boolean)) WITH ORDINALITY"""
+
+_INSERT = Statement(f"INSERT INTO {{messages}} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+_COPY = Statement(f"COPY {{messages}} ({_COLUMNS}) FROM STDIN")
+
+
+@lru_cache
+def all_at_once(take: str, count: int) -> Statement:
+    """PostgreSQL's append: one statement, so one round trip, with the row locked for no longer than that.
+
+    Args:
+        take: the statement that takes the conversation's row, as text.
+        count: how many messages it stores.
+    """
+    rows = _MORE_ROWS
+    if count <= FEW:
+        rows = f"(VALUES {', '.join(_FEW_ROWS.replace('$', str(n)) for n in range(1, count + 1))})"
+    return Statement(f"""
+WITH taken AS ({take}),
+stored AS (
+    INSERT INTO {{messages}} ({_COLUMNS})
+    SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
+        m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned
+    FROM taken, {rows} AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
+), keyed AS (
+    INSERT INTO {{append_keys}} (conversation_id, key, first_position, last_position, digest)
+    SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest
+    FROM taken WHERE CAST(:key AS text) IS NOT NULL
+)
+SELECT last_position, total_tokens FROM taken
+""")
+
+
+def values(messages: Sequence[Message], token_counts: Sequence[int]) -> dict[str, Any]:
+    """The parameters of `all_at_once` for these messages."""
+    rows, before = [], 0
+    for message, tokens in zip(messages, token_counts, strict=True):
+        rows.append(values_of(message, tokens) | {"tokens_before": before})
+        before += tokens
+    if len(rows) > FEW:
+        return {"rows": dump_json(rows)}
+    return {f"{name}_{number}": value for number, row in enumerate(rows, 1) for name, value in row.items()}
+
+
+def in_bulk(connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Store rows of `bulk_rows`, whose conversations' rows have been taken before."""
+    if connection.dialect.name == "postgresql":
+        _COPY.copy(connection, scope, rows)
+    else:
+        _INSERT.run_many(connection, scope, rows)
+
+
+def bulk_rows(
+    conversation_id: str,
+    messages: Sequence[Message],
+    token_counts: Sequence[int],
+    *,
+    first_position: int,
+    tokens_before: int,
+) -> Iterator[tuple[Any, ...]]:
+    """One tuple a message, for `in_bulk`."""
+    for position, message in enumerate(messages, first_position):
+        tokens = token_counts[position - first_position]
+        yield (
+            conversation_id,
+            position,
+            message.role,
+            message.kind,
+            message.content,
+            None if message.payload is None else dump_json(message.payload),
+            tokens,
+            tokens_before,
+            message.pinned,
+        )
+        tokens_before += tokens
