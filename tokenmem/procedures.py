@@ -32,7 +32,8 @@ from tokenmem.engine import TryAgain, use_write_ahead_log
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
 from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
-from tokenmem.operations import append, change, insert, read, recount, retention
+from tokenmem.operations import append, change, insert, read, recount, retention, verify
+from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.retention import Purged
 from tokenmem.operations.rows import read_conversation
 from tokenmem.schema import Scope
@@ -300,27 +301,23 @@ class Procedures:
         """See Store.recount."""
         checked_name(conversation_id, "conversation_id")
         counting = resolve_counter(counter)
-        counted: dict[int, tuple[int, int]] = {}
+        counted: dict[int, CountedPage] = {}  # in order, by the position behind which each begins
         after = 0
-        while page := (yield self._read(read.messages, conversation_id, after, None, recount.PAGE, False)):
-            yield from self._count_into(counted, counting, page)
-            after = page[-1].position
-        while missing := (
-            yield from attempted(self._write(recount.recount, conversation_id, counting.name, counted))
+        while page := (yield self._read(recount.next_page, conversation_id, after)):
+            counted[after] = CountedPage.of(page, (yield Count(counting, page.messages)))
+            after = page.last
+        while page := (
+            yield from attempted(
+                self._write(recount.recount, conversation_id, counting.name, list(counted.values()))
+            )
         ):
-            yield from self._count_into(counted, counting, missing)
+            counted[page.after] = CountedPage.of(page, (yield Count(counting, page.messages)))
         return (yield from self.conversation(conversation_id))
 
     def verify(self) -> Procedure[list[Problem]]:
         """See Store.verify."""
-        problems: list[Problem] = yield self._read(read.verify)
+        problems: list[Problem] = yield self._read(verify.verify)
         return problems
-
-    def _count_into(
-        self, counted: dict[int, tuple[int, int]], counter: TokenCounter, messages: Sequence[Message]
-    ) -> Procedure[None]:
-        for message, tokens in zip(messages, (yield Count(counter, messages)), strict=True):
-            counted[message.position] = recount.fingerprint(message), tokens
 
     def _read(
         self,

@@ -6,6 +6,7 @@ import pytest
 
 from tests.stores import Direct, Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
+from tokenmem.operations import recount, verify
 
 DAY = timedelta(days=1)
 
@@ -116,6 +117,35 @@ def test_recount_counts_anew_what_changes_meanwhile(stores: Stores) -> None:
     assert store.verify() == []
 
 
+def test_recount_when_a_page_is_emptied_meanwhile(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recount, "PAGE", 2)
+    stores.open(counter=Unit()).append("c1", texts(1, 2, 3, 4, 5))
+
+    class Removing(Unit):
+        removed = False
+
+        def count(self, message: Message) -> int:
+            if message.content == "5 tokens" and not self.removed:
+                self.removed = True
+                with Store(stores.url, counter=Unit()) as other:
+                    other.delete_message("c1", 3)
+                    other.delete_message("c1", 4)
+                    other.append("c1", texts(6, 7, 8))
+            return super().count(message)
+
+    store = stores.open()
+    assert store.recount("c1", Removing("ten", factor=10)).total_tokens == 290
+    assert [(m.position, m.token_count) for m in store.messages("c1")] == [
+        (1, 10),
+        (2, 20),
+        (5, 50),
+        (6, 60),
+        (7, 70),
+        (8, 80),
+    ]
+    assert store.verify() == []
+
+
 def test_recount_of_more_than_a_page_after_a_purge(counted: Store, sql: Direct) -> None:
     counted.append("c1", texts(*[2] * 2050))
     sql.age(3, where="position <= 40")
@@ -156,6 +186,14 @@ DAMAGE = {
 }
 
 
+@pytest.fixture(params=[None, "conversations", "messages"])
+def _one_at_a_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify by one statement, or by one for each conversation, for either of the two reasons."""
+    if request.param:
+        monkeypatch.setattr(verify, "BATCH" if request.param == "conversations" else "BATCH_MESSAGES", 1)
+
+
+@pytest.mark.usefixtures("_one_at_a_time")
 @pytest.mark.parametrize("case", DAMAGE)
 def test_verify_finds_damage(counted: Store, sql: Direct, case: str) -> None:
     statement, position, what = DAMAGE[case]
@@ -168,6 +206,7 @@ def test_verify_finds_damage(counted: Store, sql: Direct, case: str) -> None:
     assert counted.for_owner("ann").verify() == []
 
 
+@pytest.mark.usefixtures("_one_at_a_time")
 def test_verify_finds_messages_without_a_conversation(stores: Stores) -> None:
     if stores.dialect == "postgresql":
         stores.sql.run("ALTER TABLE {messages} DISABLE TRIGGER ALL")
@@ -190,6 +229,7 @@ def test_verify_finds_messages_without_a_conversation(stores: Stores) -> None:
         store.append("c1", texts(5))
 
 
+@pytest.mark.usefixtures("_one_at_a_time")
 def test_verify_finds_every_conversation_that_is_wrong(counted: Store, sql: Direct) -> None:
     for name in ("a", "b", "c"):
         counted.append(name, texts(1, 2), owner=name)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tokenmem.errors import WindowTooSmall
-from tokenmem.models import Conversation, Message, Problem, Window
+from tokenmem.models import Conversation, Message, Window
 from tokenmem.operations.rows import (
     CONVERSATION_COLUMNS,
     MESSAGE_COLUMNS,
@@ -327,52 +327,3 @@ _COUNT_CONVERSATIONS = Statement("SELECT count(*) FROM {conversations}")
 def count_conversations(connection: sa.Connection, scope: Scope) -> int:
     """How many conversations the database holds, of all owners."""
     return int(_COUNT_CONVERSATIONS.fetch(connection, scope, {})[0][0])
-
-
-_VERIFY = Statement(f"""
-WITH followed AS (
-    SELECT m.conversation_id, m.position, m.token_count, m.tokens_before,
-        lead(m.tokens_before) OVER (PARTITION BY m.conversation_id ORDER BY m.position) AS next_before
-    FROM {{messages}} m JOIN {{conversations}} c ON c.id = m.conversation_id AND {OWNED}
-), counted AS (
-    SELECT conversation_id, count(*) AS message_count, max(position) AS newest,
-        max(tokens_before + token_count) AS total_tokens
-    FROM followed GROUP BY conversation_id
-)
-SELECT conversation_id, position, 'running total behind it', tokens_before + token_count, next_before
-FROM followed WHERE next_before <> tokens_before + token_count
-UNION ALL
-SELECT conversation_id, position, 'tokens', 0,
-    CASE WHEN token_count < 0 THEN token_count ELSE tokens_before END
-FROM followed WHERE token_count < 0 OR tokens_before < 0
-UNION ALL
-SELECT c.id, NULL, 'message_count', COALESCE(t.message_count, 0), c.message_count
-FROM {{conversations}} c LEFT JOIN counted t ON t.conversation_id = c.id
-WHERE {OWNED} AND c.message_count <> COALESCE(t.message_count, 0)
-UNION ALL
-SELECT c.id, NULL, 'total_tokens', t.total_tokens, c.total_tokens
-FROM {{conversations}} c JOIN counted t ON t.conversation_id = c.id
-WHERE {OWNED} AND c.total_tokens <> t.total_tokens
-UNION ALL
-SELECT c.id, NULL, 'last_position', t.newest, c.last_position
-FROM {{conversations}} c JOIN counted t ON t.conversation_id = c.id
-WHERE {OWNED} AND c.last_position < t.newest
-UNION ALL
-SELECT m.conversation_id, NULL, 'messages without a conversation', 0, count(*)
-FROM {{messages}} m
-WHERE CAST(:owner AS text) IS NULL
-    AND NOT EXISTS (SELECT 1 FROM {{conversations}} c WHERE c.id = m.conversation_id)
-GROUP BY m.conversation_id
-""")
-
-
-def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
-    """Every place where the running totals, the counts or the positions do not agree.
-
-    The oldest messages may be gone (`purge`): a conversation's first message may have tokens before it.
-    """
-    rows = _VERIFY.fetch(connection, scope, {"owner": scope.owner})
-    return [
-        Problem(conversation_id, position, f"{what}: {found} where {expected} was expected")
-        for conversation_id, position, what, expected, found in rows
-    ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -17,57 +18,114 @@ from tokenmem.statements import Statement
 PAGE = 1000
 """Messages held in memory at a time."""
 
-Counted = Mapping[int, tuple[int, int]]
-"""For each position: a fingerprint of the message that was counted, and its tokens."""
-
-_COUNT_MESSAGE = Statement("""
-UPDATE {messages} SET token_count = :token_count, tokens_before = :tokens_before
-WHERE conversation_id = :id AND position = :position
-""")
+_NUMBERS = "(position bigint, token_count int, tokens_before bigint)"
+_COUNT_MESSAGES = {
+    "postgresql": Statement(f"""
+UPDATE {{messages}} AS m SET token_count = n.token_count, tokens_before = n.tokens_before
+FROM json_to_recordset(CAST(:rows AS json)) AS n {_NUMBERS}
+WHERE m.conversation_id = :id AND m.position = n.position
+"""),
+    "sqlite": Statement("""
+UPDATE {messages} AS m
+SET token_count = n.value ->> '$.token_count', tokens_before = n.value ->> '$.tokens_before'
+FROM json_each(:rows) AS n
+WHERE m.conversation_id = :id AND m.position = n.value ->> '$.position'
+"""),
+}
 _COUNT_CONVERSATION = Statement("""
 UPDATE {conversations} SET token_counter = :token_counter, total_tokens = :total_tokens, updated_at = {now}
 WHERE id = :id
 """)
 
 
-def fingerprint(message: Message) -> int:
-    """Tells whether a message is still the one that was counted."""
-    return hash((message.role, message.content, dump_json(message.payload)))
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Messages side by side, as they were read."""
+
+    after: int
+    last: int
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPage:
+    """What remains of a page when it is counted: sixteen bytes a message.
+
+    Attributes:
+        after: the position behind which it begins.
+        last: the position with which it ends.
+        fingerprint: tells whether its messages are still those that were counted.
+        positions: where they stand.
+        token_counts: what each of them costs, in tokens.
+    """
+
+    after: int
+    last: int
+    fingerprint: int
+    positions: array[int]
+    token_counts: array[int]
+
+    @classmethod
+    def of(cls, page: Page, token_counts: Sequence[int]) -> CountedPage:
+        """The page with what its messages cost."""
+        positions = array("q", [message.position for message in page.messages])
+        return cls(page.after, page.last, fingerprint(page.messages), positions, array("q", token_counts))
+
+
+def fingerprint(page: Sequence[Message]) -> int:
+    """Tells whether messages are still the ones that were counted."""
+    return hash(tuple((m.position, m.role, m.content, m.payload and dump_json(m.payload)) for m in page))
+
+
+def next_page(connection: sa.Connection, scope: Scope, conversation_id: str, after: int) -> Page | None:
+    """The messages behind a position.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+    """
+    found = messages(connection, scope, conversation_id, after, None, PAGE, newest_first=False)
+    return Page(after, found[-1].position, found) if found else None
 
 
 def recount(
-    connection: sa.Connection, scope: Scope, conversation_id: str, token_counter: str, counted: Counted
-) -> list[Message]:
-    """Write the new counts, if every message has one; else change nothing and return those that lack it.
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    token_counter: str,
+    counted: Sequence[CountedPage],
+) -> Page | None:
+    """Write the new counts if they are of the messages that are there; else change nothing, and return a page
+    that has to be counted, anew or for the first time.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
     lock_conversation(connection, scope, conversation_id)
-    missing = [
-        message
-        for page in _pages(connection, scope, conversation_id)
-        for message in page
-        if counted.get(message.position, (None, 0))[0] != fingerprint(message)
-    ]
-    if missing:
-        return missing
+    for page in counted:
+        found = _between(connection, scope, conversation_id, page)
+        if fingerprint(found) != page.fingerprint:
+            return Page(page.after, page.last, found)
+    after = counted[-1].last if counted else 0
+    if page_behind := next_page(connection, scope, conversation_id, after):
+        return page_behind
     total = 0
-    for page in _pages(connection, scope, conversation_id):
-        rows: list[dict[str, Any]] = []
-        for message in page:
-            tokens = counted[message.position][1]
-            row = {"id": conversation_id, "position": message.position}
-            rows.append(row | {"token_count": tokens, "tokens_before": total})
-            total += tokens
-        _COUNT_MESSAGE.run_many(connection, scope, rows)
+    for page in counted:
+        rows = list(_rows(page, total))
+        total += sum(page.token_counts)
+        change = {"id": conversation_id, "rows": dump_json(rows)}
+        _COUNT_MESSAGES[connection.dialect.name].run(connection, scope, change)
     new = {"id": conversation_id, "token_counter": token_counter, "total_tokens": total}
     _COUNT_CONVERSATION.run(connection, scope, new)
-    return []
+    return None
 
 
-def _pages(connection: sa.Connection, scope: Scope, conversation_id: str) -> Iterator[list[Message]]:
-    after = 0
-    while page := messages(connection, scope, conversation_id, after, None, PAGE, newest_first=False):
-        yield page
-        after = page[-1].position
+def _between(
+    connection: sa.Connection, scope: Scope, conversation_id: str, page: CountedPage
+) -> list[Message]:
+    return messages(connection, scope, conversation_id, page.after, page.last + 1, None, newest_first=False)
+
+
+def _rows(page: CountedPage, before: int) -> Iterator[dict[str, int]]:
+    for position, tokens in zip(page.positions, page.token_counts, strict=True):
+        yield {"position": position, "token_count": tokens, "tokens_before": before}
+        before += tokens

@@ -1,0 +1,95 @@
+"""Verify: prove the invariants on any database, some conversations at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from tokenmem.models import Problem
+from tokenmem.operations.rows import OWNED
+from tokenmem.schema import Scope
+from tokenmem.statements import Statement
+
+BATCH = 1000
+"""Conversations that one statement looks at, at most."""
+
+BATCH_MESSAGES = 200_000
+"""Messages that one statement looks at, unless one conversation alone has more: some 50 MB in the server."""
+
+_NEXT = Statement(f"""
+SELECT c.id, c.message_count FROM {{conversations}} c
+WHERE c.id > :after AND {OWNED} ORDER BY c.id LIMIT :limit
+""")
+
+# The range is given for messages and conversations alike, so that both are read by their primary keys.
+_VERIFY = Statement(f"""
+WITH chosen AS MATERIALIZED (
+    SELECT * FROM {{conversations}} c
+    WHERE c.id > :after AND (CAST(:last AS text) IS NULL OR c.id <= :last) AND {OWNED}
+), followed AS (
+    SELECT m.conversation_id, m.position, m.token_count, m.tokens_before,
+        lead(m.tokens_before) OVER (PARTITION BY m.conversation_id ORDER BY m.position) AS next_before
+    FROM {{messages}} m
+    WHERE m.conversation_id > :after AND (CAST(:last AS text) IS NULL OR m.conversation_id <= :last)
+        AND m.conversation_id IN (SELECT id FROM chosen)
+), counted AS (
+    SELECT conversation_id, count(*) AS message_count, max(position) AS newest,
+        max(tokens_before + token_count) AS total_tokens
+    FROM followed GROUP BY conversation_id
+)
+SELECT conversation_id, position, 'running total behind it', tokens_before + token_count, next_before
+FROM followed WHERE next_before <> tokens_before + token_count
+UNION ALL
+SELECT conversation_id, position, 'tokens', 0,
+    CASE WHEN token_count < 0 THEN token_count ELSE tokens_before END
+FROM followed WHERE token_count < 0 OR tokens_before < 0
+UNION ALL
+SELECT c.id, NULL, 'message_count', COALESCE(t.message_count, 0), c.message_count
+FROM chosen c LEFT JOIN counted t ON t.conversation_id = c.id
+WHERE c.message_count <> COALESCE(t.message_count, 0)
+UNION ALL
+SELECT c.id, NULL, 'total_tokens', t.total_tokens, c.total_tokens
+FROM chosen c JOIN counted t ON t.conversation_id = c.id WHERE c.total_tokens <> t.total_tokens
+UNION ALL
+SELECT c.id, NULL, 'last_position', t.newest, c.last_position
+FROM chosen c JOIN counted t ON t.conversation_id = c.id WHERE c.last_position < t.newest
+UNION ALL
+SELECT m.conversation_id, NULL, 'messages without a conversation', 0, count(*)
+FROM {{messages}} m
+WHERE m.conversation_id > :after AND (CAST(:last AS text) IS NULL OR m.conversation_id <= :last)
+    AND CAST(:owner AS text) IS NULL
+    AND NOT EXISTS (SELECT 1 FROM {{conversations}} c WHERE c.id = m.conversation_id)
+GROUP BY m.conversation_id
+""")
+
+
+def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
+    """Every place where the running totals, the counts or the positions do not agree.
+
+    The oldest messages may be gone (`purge`): a conversation's first message may have tokens before it.
+    """
+    problems = []
+    for after, last in _ranges(connection, scope):
+        request = {"owner": scope.owner, "after": after, "last": last}
+        for conversation_id, position, what, expected, found in _VERIFY.fetch(connection, scope, request):
+            detail = f"{what}: {found} where {expected} was expected"
+            problems.append(Problem(conversation_id, position, detail))
+    return problems
+
+
+def _ranges(connection: sa.Connection, scope: Scope) -> Iterator[tuple[str, str | None]]:
+    """Ranges of ids (from behind the first, up to the second) that together hold every conversation."""
+    after = ""
+    while True:
+        request = {"owner": scope.owner, "after": after, "limit": BATCH}
+        rows, messages = _NEXT.fetch(connection, scope, request), 0
+        if not rows:
+            yield after, None
+            return
+        for conversation_id, count in rows:
+            last, messages = conversation_id, messages + count
+            if messages >= BATCH_MESSAGES:
+                break
+        yield after, last
+        after = last
