@@ -15,8 +15,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.commands import Answer, done, environment, only_line, run
+from tests.stores import Unit, texts
 from tokenmem import Message, Store
-from tokenmem.formats import digest, parse_line
+from tokenmem.cli import exporting
+from tokenmem.formats import ConversationLine, digest, parse_line, render_line
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HI = {"role": "user", "content": "hi"}
@@ -351,3 +353,29 @@ def test_all_shared_conversations_are_alike_on_both_engines(sqlite_url: str, pos
     again = import_shared(sqlite_url)
     assert (again["imported"], again["renamed"], again["already_there"]) == (0, 0, len(lines))
     assert rows(sqlite_url) == stored
+
+
+def test_a_long_conversation_is_exported_as_it_was_at_one_moment(
+    ready_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "PAGE", 3)
+    with Store(ready_url, counter=Unit()) as store, Store(ready_url, counter=Unit()) as other:
+        store.append("c1", [Message.system("1", pinned=True), *texts(*range(2, 11))])
+        store.append("c2", texts(1))
+        whole = ConversationLine("c1", store.messages("c1", limit=None), token_counter="unit")
+        pieces: list[str] = []
+
+        def write(piece: str) -> None:
+            if len(pieces) == 2:  # the first page is written
+                other.edit("c1", 9, texts(99)[0])
+                other.delete_message("c1", 5)
+                other.append("c1", texts(11))
+                other.delete("c2")
+            pieces.append(piece)
+
+        written = exporting.write_conversations(store, ["c1"], write)
+        assert written == (1, 10)
+        assert "".join(pieces) == render_line(whole) + "\n"
+        assert len(pieces) == 1 + 4 + 2
+        assert [message.position for message in store.messages("c1")] == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+        assert exporting.write_conversations(store, [], pieces.append) == (1, 10)

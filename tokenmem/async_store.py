@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tokenmem.engine import default_schema, open_async_engine, shown
-from tokenmem.formats import MessageLike
+from tokenmem.formats import ConversationLine, MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
 from tokenmem.operations.retention import Purged
-from tokenmem.procedures import Procedure, Procedures, resolve_counter
+from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.runners import (
     AsyncBoundRunner,
     AsyncEngineRunner,
@@ -25,6 +25,7 @@ from tokenmem.runners import (
     run_async,
 )
 from tokenmem.schema import Scope
+from tokenmem.steps import Procedure
 from tokenmem.store import check_connection, default_url
 from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
 
@@ -89,6 +90,19 @@ class AsyncStore:
                 title=title,
                 metadata=metadata,
             )
+        )
+
+    async def import_conversations(
+        self,
+        conversations: Iterable[ConversationLine],
+        *,
+        owner: str | None = None,
+        counter: str | TokenCounter | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[Appended | None]:
+        """See Store.import_conversations."""
+        return await self._run(
+            self._procedures.import_conversations(conversations, owner, counter, idempotency_key)
         )
 
     async def window(

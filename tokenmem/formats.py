@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args
 
@@ -56,10 +56,13 @@ def parse_message(message: MessageLike) -> Message:
 
 
 def _plain(message: Any) -> Message | None:
-    """A dict of a role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
-    if type(message) is not dict or message.keys() != {"role", "content"}:
+    """A role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
+    if type(message) is dict and message.keys() == {"role", "content"}:
+        role, content = message["role"], message["content"]
+    elif type(message) is Message and not message.pinned and message.payload is None:
+        role, content = message.role, message.content
+    else:
         return None
-    role, content = message["role"], message["content"]
     if role not in _PLAIN_ROLES or not _is_plain(role, content):
         return None
     return plain_message(role, content)
@@ -250,8 +253,11 @@ def digest(messages: Sequence[Message]) -> str:
     """SHA-256 of messages as they would be stored: tells a repeated append from another one."""
     hashed = hashlib.sha256()
     for message in messages:
-        text = json.dumps(message.to_openai(), sort_keys=True, separators=(",", ":"))
-        hashed.update(f"{int(message.pinned)} {len(text)} {text}".encode())
+        text = f"{message.role} {message.content}"
+        if message.payload is not None:
+            text = json.dumps(message.to_openai(), sort_keys=True, separators=(",", ":"))
+        pinned, plain = int(message.pinned), int(message.payload is None)
+        hashed.update(f"{pinned}{plain} {len(text)} {text}".encode())
     return hashed.hexdigest()
 
 
@@ -331,11 +337,21 @@ def _conversation_line(record: JSONObject) -> ConversationLine:
 
 def render_line(line: ConversationLine) -> str:
     """One line of JSON Lines, without the newline; `parse_line` reads it back."""
+    return "".join(render_pieces(line, [line.messages]))
+
+
+def render_pieces(line: ConversationLine, pages: Iterable[Sequence[Message]]) -> Iterator[str]:
+    """The same in pieces, for a conversation too long for memory: its messages come from `pages`."""
     record: JSONObject = {"id": line.id}
     named = {"owner": line.owner, "title": line.title, "token_counter": line.token_counter}
     record |= {key: value for key, value in named.items() if value is not None}
     if line.metadata:
         record["metadata"] = line.metadata
-    record["messages"] = [message.to_openai() for message in line.messages]
-    pinned = [number for number, message in enumerate(line.messages, 1) if message.pinned]
-    return dump_json(record | {"pinned": pinned} if pinned else record)
+    yield dump_json(record)[:-1] + ',"messages":['
+    pinned: list[int] = []
+    count = 0
+    for page in pages:
+        yield ("," if count else "") + ",".join(dump_json(message.to_openai()) for message in page)
+        pinned += [number for number, message in enumerate(page, count + 1) if message.pinned]
+        count += len(page)
+    yield f'],"pinned":{dump_json(pinned)}}}' if pinned else "]}"

@@ -6,18 +6,16 @@ result; it does no I/O. Store and AsyncStore run the same procedures, each in it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
 from tokenmem import migrate
 from tokenmem.arguments import (
-    LARGEST_COST,
     STARTS,
     checked_age,
     checked_choice,
@@ -28,77 +26,20 @@ from tokenmem.arguments import (
     optional_name,
     optional_number,
 )
-from tokenmem.engine import TryAgain, use_write_ahead_log
+from tokenmem.engine import use_write_ahead_log
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
-from tokenmem.formats import MessageLike, digest, parse_message, parse_messages
+from tokenmem.formats import ConversationLine, MessageLike, digest, parse_message, parse_messages
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
-from tokenmem.operations import append, change, insert, read, recount, retention, verify
+from tokenmem.operations import append, change, create, insert, read, recount, retention, verify
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.retention import Purged
 from tokenmem.operations.rows import read_conversation
 from tokenmem.schema import Scope
+from tokenmem.steps import Count, Procedure, Read, Write, attempted
 from tokenmem.tokens import TokenCounter, counter_named
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Run an operation that needs no transaction: one statement, or several that need not agree."""
-
-    operation: Callable[[sa.Connection], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Run an operation in a transaction of its own, or in the caller's.
-
-    `one_statement` tells that on PostgreSQL it is a single statement, which needs no BEGIN and COMMIT.
-    """
-
-    operation: Callable[[sa.Connection], Any]
-    one_statement: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Count the tokens of messages: pure work, but long for long texts."""
-
-    counter: TokenCounter
-    messages: Sequence[Message]
-
-    def run(self) -> list[int]:
-        """What each message costs, in tokens.
-
-        Raises:
-            InvalidArgument: a counter of the caller's returned no whole number, a negative or too large one.
-        """
-        counts = [self.counter.count(message) for message in self.messages]
-        if set(map(type, counts)) != {int} or min(counts) < 0 or max(counts) > LARGEST_COST:
-            for tokens in counts:
-                checked_number(tokens, f"{self.counter.name}'s count", most=LARGEST_COST)
-        return counts
-
-    @property
-    def characters(self) -> int:
-        """How long the texts are, roughly."""
-        return sum(len(message.content or "") for message in self.messages)
-
-
-Step = Read | Write | Count
-Procedure = Generator[Step, Any, T]
-
-ATTEMPTS = 50
-"""How often a write that another process overtook is tried before the caller hears of it."""
-
-
-def attempted(write: Write) -> Procedure[Any]:
-    """Run a write, again where another process overtook it."""
-    for _ in range(ATTEMPTS - 1):
-        with suppress(TryAgain):
-            return (yield write)
-    return (yield write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +100,37 @@ class Procedures:
             if isinstance(outcome, Appended):
                 return outcome
             counting = self._counter_of(outcome.name, counting)
+
+    def import_conversations(
+        self,
+        conversations: Iterable[ConversationLine],
+        owner: str | None,
+        counter: str | TokenCounter | None,
+        idempotency_key: str | None,
+    ) -> Procedure[list[Appended | None]]:
+        """See Store.import_conversations."""
+        key = optional_name(idempotency_key, "idempotency_key")
+        drafts = []
+        for each in conversations:
+            parsed = parse_messages(each.messages)
+            named = counter or each.token_counter
+            counting = self.counter if named is None else resolve_counter(named)
+            counts = yield Count(counting, parsed)
+            drafts.append(
+                append.Draft(
+                    checked_name(each.id, "id"),
+                    parsed,
+                    counts,
+                    counting.name,
+                    owner=self._owner(owner if each.owner is None else each.owner),
+                    title=optional_name(each.title, "title"),
+                    metadata=checked_metadata(each.metadata or None),
+                    key=key,
+                    digest=digest(parsed) if key else "",
+                )
+            )
+        stored: list[Appended | None] = yield from attempted(self._write(create.create, drafts))
+        return stored
 
     def window(
         self, conversation_id: str, token_limit: int, start_on: str, stride: int | None

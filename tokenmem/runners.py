@@ -19,7 +19,7 @@ from tokenmem.engine import (
     single_statement_engine,
     translated_errors,
 )
-from tokenmem.procedures import Count, Procedure, Read, Step, Write
+from tokenmem.steps import Count, Procedure, Read, Step, Write
 
 T = TypeVar("T")
 LONG_TEXT = 20_000

@@ -8,6 +8,7 @@ import pytest
 
 from tests.stores import Direct, Stores, Unit, texts
 from tokenmem import AsyncStore, Store, errors
+from tokenmem.formats import ConversationLine
 
 # Every public method that takes a conversation's id, and how it is called on another owner's.
 METHODS: dict[str, Callable[[Store, str], Any]] = {
@@ -65,11 +66,18 @@ def test_no_method_reaches_another_owners_conversation(ann: Store, sql: Direct, 
 
 
 def test_the_table_of_methods_is_complete() -> None:
-    without_id = {"conversations", "delete_owner", "purge", "verify"}
+    without_id = {"conversations", "import_conversations", "delete_owner", "purge", "verify"}
     without_id |= {"upgrade", "bind", "for_owner", "close", "engine"}
     for kind in (Store, AsyncStore):
         public = {name for name in vars(kind) if not name.startswith("_")}
         assert public == without_id | {name.split()[0] for name in METHODS if name.split()[0] not in "a"}
+
+
+@pytest.mark.parametrize("name", ["bobs", "nobodys"])
+def test_an_import_onto_anothers_conversation_leaves_it(ann: Store, sql: Direct, name: str) -> None:
+    before = repr(everything(sql))
+    assert ann.import_conversations([ConversationLine(name, texts(5))]) == [None]
+    assert repr(everything(sql)) == before
 
 
 @pytest.mark.parametrize("name", ["bobs", "nobodys"])

@@ -7,9 +7,10 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from typing import Any
 
 from tokenmem.arguments import LONGEST_ID
@@ -31,6 +32,12 @@ from tokenmem.store import Store
 
 KEY = "import"
 """The idempotency key of every imported conversation."""
+
+BATCH = 500
+"""Lines that are stored together, at most."""
+
+BATCH_MESSAGES = 5_000
+"""Messages with which a batch is full: some tens of milliseconds, for which nobody else waits long."""
 
 LONGEST_LIST = 10_000
 """Lines that a result in JSON names; all are counted, and all are named on stderr."""
@@ -130,6 +137,8 @@ class Importer:
         self.owner = owner
         self.counter = counter
         self.tally = Tally()
+        self._batch: list[tuple[int, ConversationLine | InvalidArgument]] = []
+        self._messages = 0
 
     def import_file(self, name: str) -> None:
         """Import all lines of a file that can be; a file that cannot be read is told like a bad line."""
@@ -139,18 +148,48 @@ class Importer:
                 for number, line in source.lines():
                     self._import_line(source.name, number, line)
                     report(source.position(), plural(self.tally.imported, "conversation"))
+                self._store_batch(source.name)
         except (EOFError, zlib.error, gzip.BadGzipFile):
+            self._store_batch(name)
             self._bad(name, number + 1, "the compressed file is damaged from here on; get it anew")
         except OSError as error:
+            self._store_batch(name)
             self._bad(name, None, describe_os_error(error).removeprefix(f"{name}: "))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"interrupted behind {name} line {number}; run the same command again to go on"
+                f"interrupted at {name} line {number}; run the same command again to go on"
             ) from None
 
     def _import_line(self, name: str, number: int, text: bytes) -> None:
         try:
             line = parse_line(text)
+            self._messages += len(line.messages)
+            self._batch.append((number, line))
+        except InvalidArgument as error:
+            self._batch.append((number, error))  # told when its turn comes: in the order of the lines
+        if self._messages >= BATCH_MESSAGES or len(self._batch) >= BATCH:
+            self._store_batch(name)
+
+    def _store_batch(self, name: str) -> None:
+        """Store lines together where their ids are new, and one by one what cannot be stored so."""
+        batch, self._batch, self._messages = self._batch, [], 0
+        good = [line for _, line in batch if isinstance(line, ConversationLine)]
+        outcomes: Iterable[Appended | None] = repeat(None)
+        with suppress(InvalidArgument, UnknownTokenCounter, DatabaseError):  # told again, and of which line
+            outcomes = self.store.import_conversations(
+                good, owner=self.owner, counter=self.counter, idempotency_key=KEY
+            )
+        stored = iter(outcomes)
+        for number, line in batch:
+            if isinstance(line, InvalidArgument):
+                self._bad(name, number, str(line))
+            elif appended := next(stored):
+                self.tally.add(appended)
+            else:
+                self._store_line(name, number, line)
+
+    def _store_line(self, name: str, number: int, line: ConversationLine) -> None:
+        try:
             stored_id, appended = self._store(line)
         except DatabaseUnavailable as error:
             raise Failure(f"{name} line {number}: {error}; run the same command again to go on") from None
