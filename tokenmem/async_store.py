@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -11,16 +10,22 @@ from typing import Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tokenmem.engine import default_schema, open_async_engine, shown
+from tokenmem.engine import (
+    async_single_statement_engine,
+    default_schema,
+    open_async_engine,
+    shown,
+    single_statement_engine,
+)
 from tokenmem.formats import ConversationLine, MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
 from tokenmem.operations.retention import Purged
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.runners import (
     AsyncBoundRunner,
-    AsyncEngineRunner,
     AsyncRunner,
     EngineRunner,
+    GreenletRunner,
     ThreadRunner,
     run_async,
 )
@@ -36,7 +41,7 @@ class AsyncStore:
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 
     On PostgreSQL it uses psycopg's own asyncio connections; on SQLite, where there is no network to wait
-    for, one worker thread.
+    for, two worker threads: one reads, one writes.
 
     Args:
         url: as for Store; an engine of your own is an AsyncEngine, for SQLite also a plain Engine.
@@ -57,11 +62,8 @@ class AsyncStore:
     ) -> None:
         self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
-        self._runner: AsyncRunner = (
-            AsyncEngineRunner(self._engine, own=self._owns_engine)
-            if isinstance(self._engine, AsyncEngine)
-            else ThreadRunner(EngineRunner(self._engine, own=self._owns_engine))
-        )
+        self._connections = _runner(self._engine, own=self._owns_engine)
+        self._runner: AsyncRunner = self._connections
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(resolve_counter(counter), scope)
@@ -206,22 +208,13 @@ class AsyncStore:
 
     async def close(self) -> None:
         """See Store.close."""
-        if self._derived:
-            return
-        if isinstance(self._runner, ThreadRunner):
-            await asyncio.to_thread(self._runner.close)
-        if not self._owns_engine:
-            return
-        if isinstance(self._engine, AsyncEngine):
-            if isinstance(self._runner, AsyncEngineRunner):
-                await self._runner.single.dispose()
-            await self._engine.dispose()
-        else:
-            self._engine.dispose()
+        if not self._derived:
+            await self._connections.close(dispose=self._owns_engine)
 
     def _with(self, runner: AsyncRunner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
         other._engine, other._owns_engine, other._derived = self._engine, False, True
+        other._connections = self._connections
         other._runner, other._procedures = runner, procedures
         return other
 
@@ -238,3 +231,10 @@ class AsyncStore:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {shown(self._engine.url)}>"
+
+
+def _runner(engine: sa.Engine | AsyncEngine, *, own: bool) -> GreenletRunner | ThreadRunner:
+    if isinstance(engine, AsyncEngine):
+        single = async_single_statement_engine(engine, own=own)
+        return GreenletRunner(EngineRunner(engine.sync_engine, single.sync_engine))
+    return ThreadRunner(EngineRunner(engine, single_statement_engine(engine, own=own)))

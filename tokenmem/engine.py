@@ -22,8 +22,8 @@ from tokenmem.errors import (
     TokenmemError,
 )
 from tokenmem.formats import check_text
-from tokenmem.schema import DEFAULT_SCHEMA, checked_schema
-from tokenmem.statements import OWN_ENGINE, READ_ONLY_STATE, is_demoted
+from tokenmem.schema import DEFAULT_SCHEMA, Scope, checked_schema
+from tokenmem.statements import OWN_ENGINE, READ_ONLY_STATE, Statement, is_demoted
 
 BUSY_TIMEOUT = 60.0
 """Seconds that a SQLite writer waits for another one, unless the URL says timeout."""
@@ -190,7 +190,7 @@ def _remembered(engine: sa.Engine) -> sa.Engine:
 
 
 def _postgresql_engine(url: sa.URL, **options: Any) -> sa.Engine:
-    engine = sa.create_engine(url, poolclass=QueuePool, **_postgresql_arguments(url), **options)
+    engine = sa.create_engine(url, poolclass=QueuePool, **(_postgresql_arguments(url) | options))
     event.listen(engine, "handle_error", _leave_demoted_server)
     return engine
 
@@ -209,6 +209,13 @@ def _leave_demoted_server(context: Any) -> None:
         context.is_disconnect = True
 
 
+_EVERY_ENGINE: dict[str, Any] = {
+    "hide_parameters": True,  # SQLAlchemy's own log lines and errors must not carry what people said
+    "execution_options": OWN_ENGINE,
+    "pool_use_lifo": True,  # the connection used last has its statements prepared and its pages at hand
+}
+
+
 def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
     connect: dict[str, Any] = {
         "application_name": "tokenmem",
@@ -216,8 +223,7 @@ def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
         "client_encoding": "utf8",  # whatever the server's is: it converts, or says that it cannot
     }
     given = {name: value for name, value in connect.items() if name not in url.query}
-    # hide_parameters: SQLAlchemy's own log lines and errors must not carry what people said.
-    return {"connect_args": given, "hide_parameters": True, "execution_options": OWN_ENGINE}
+    return {"connect_args": given, **_EVERY_ENGINE}
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -229,8 +235,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_TIMEOUT} if in_memory else {}),
         connect_args={"check_same_thread": False}
         | ({} if "timeout" in url.query else {"timeout": BUSY_TIMEOUT}),
-        hide_parameters=True,
-        execution_options=OWN_ENGINE,
+        **_EVERY_ENGINE,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
@@ -264,7 +269,10 @@ def begin_write(connection: sa.Connection) -> None:
         return
     driver: Any = connection.connection.driver_connection
     if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _BEGIN_IMMEDIATE.run(connection, Scope(), {})
+
+
+_BEGIN_IMMEDIATE = Statement("BEGIN IMMEDIATE")
 
 
 class TryAgain(DatabaseUnavailable):

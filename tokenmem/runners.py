@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import greenlet_spawn
 
 from tokenmem.engine import (
     TryAgain,
-    async_single_statement_engine,
     begin_write,
-    single_statement_engine,
     translated_errors,
 )
+from tokenmem.statements import is_own
 from tokenmem.steps import Count, Procedure, Read, Step, Write
+from tokenmem.worker import Worker
 
 T = TypeVar("T")
 LONG_TEXT = 20_000
@@ -71,34 +71,49 @@ async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
 
 
 class EngineRunner:
-    """Steps on an engine's own connections."""
+    """Steps on an engine's own connections.
 
-    def __init__(self, engine: sa.Engine, *, own: bool) -> None:
+    Args:
+        engine: for transactions.
+        single: for single statements, see `engine.single_statement_engine`.
+    """
+
+    def __init__(self, engine: sa.Engine, single: sa.Engine) -> None:
         self.engine = engine
-        self.single = single_statement_engine(engine, own=own)
+        self.single = single
+        self._sqlite = engine.dialect.name == "sqlite"
 
     def step(self, step: Step) -> Any:
         """Run one step."""
         if isinstance(step, Count):
             return step.run()
-        single = needs_no_transaction(step, self.engine.dialect)
-        with (
-            translated_errors(self.engine.url),
-            self.single.connect() if single else self.engine.begin() as connection,
-        ):
-            return in_turn(connection, step)
+        with translated_errors(self.engine.url):
+            if isinstance(step, Read) or (step.one_statement and not self._sqlite):
+                with self.single.connect() as connection:
+                    return step.operation(connection)
+            if self._sqlite and is_own(self.engine):
+                with self.engine.connect() as connection:
+                    return in_turn(connection, step)
+            with self.engine.begin() as connection:
+                begin_write(connection)
+                return step.operation(connection)
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        self.single.dispose()
+        self.engine.dispose()
 
 
-def needs_no_transaction(step: Read | Write, dialect: sa.Dialect) -> bool:
-    """A single statement is a transaction of its own. (On SQLite an append is several.)"""
-    return isinstance(step, Read) or (step.one_statement and dialect.name == "postgresql")
+def in_turn(connection: sa.Connection, write: Write) -> Any:
+    """Run a write on SQLite in a transaction of the driver's; SQLAlchemy's would take twice as long.
 
-
-def in_turn(connection: sa.Connection, step: Read | Write) -> Any:
-    """Run an operation; on SQLite a write first waits for its turn."""
-    if isinstance(step, Write):
-        begin_write(connection)
-    return step.operation(connection)
+    After an error the pool rolls back, as it does with every connection that returns.
+    """
+    begin_write(connection)
+    result = write.operation(connection)
+    driver: Any = connection.connection.driver_connection
+    driver.commit()
+    return result
 
 
 class BoundRunner:
@@ -124,21 +139,25 @@ def in_savepoint(connection: sa.Connection, step: Read | Write) -> Any:
         return step.operation(connection)
 
 
-class AsyncEngineRunner:
-    """Steps on an AsyncEngine's connections."""
+class GreenletRunner:
+    """Steps of another runner, whose engines are asynchronous ones' inner engines.
 
-    def __init__(self, engine: AsyncEngine, *, own: bool) -> None:
-        self.engine = engine
-        self.single = async_single_statement_engine(engine, own=own)
+    One greenlet a step, inside of which SQLAlchemy waits for the driver: its own AsyncConnection starts four.
+    """
+
+    def __init__(self, runner: EngineRunner) -> None:
+        self.runner = runner
 
     async def step(self, step: Step) -> Any:
         """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
-        single = needs_no_transaction(step, self.engine.dialect)
-        with translated_errors(self.engine.url):
-            async with self.single.connect() if single else self.engine.begin() as connection:
-                return await connection.run_sync(in_turn, step)
+        return await greenlet_spawn(self.runner.step, step)
+
+    async def close(self, *, dispose: bool) -> None:
+        """Close the connections, if they are ours to dispose of."""
+        if dispose:
+            await greenlet_spawn(self.runner.dispose)
 
 
 class ThreadRunner:
@@ -150,29 +169,30 @@ class ThreadRunner:
     def __init__(self, runner: EngineRunner) -> None:
         self.runner = runner
         self._process = 0
-        self._workers: dict[type, ThreadPoolExecutor] = {}
+        self._workers: dict[type, Worker] = {}
 
     async def step(self, step: Step) -> Any:
         """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker(type(step)), self.runner.step, step)
+        return await self._worker(type(step)).run(self.runner.step, step)
 
-    def _worker(self, kind: type) -> ThreadPoolExecutor:
+    def _worker(self, kind: type) -> Worker:
         if self._process != os.getpid():  # a forked child has no threads of its parent's
-            self._workers = {
-                each: ThreadPoolExecutor(1, thread_name_prefix="tokenmem") for each in (Read, Write)
-            }
+            for worker in self._workers.values():
+                worker.close.detach()
+            self._workers = {each: Worker() for each in (Read, Write)}
             self._process = os.getpid()
         return self._workers[kind]
 
-    def close(self) -> None:
+    async def close(self, *, dispose: bool) -> None:
         """End the threads, if there are any, when they have done what they were given."""
         if self._process == os.getpid():
             for worker in self._workers.values():
-                worker.shutdown(wait=True)
+                await asyncio.to_thread(worker.close)
             self._process = 0
+        if dispose:
+            self.runner.dispose()
 
 
 class AsyncBoundRunner:

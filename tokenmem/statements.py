@@ -96,12 +96,17 @@ async def _copy_awaited(cursor: Any, text: str, rows: Iterable[tuple[Any, ...]])
 
 def _passes_by(connection: sa.Connection) -> bool:
     """Whether the engine is ours and nobody listens: listeners and logs are to see every statement."""
-    if "tokenmem_own_engine" not in connection.get_execution_options():
-        return False
     engine = connection.engine
+    if not is_own(engine):
+        return False
     if engine.dispatch.before_cursor_execute or engine.dispatch.after_cursor_execute:
         return False
     return not engine.logger.isEnabledFor(logging.INFO)
+
+
+def is_own(engine: sa.Engine) -> bool:
+    """Whether tokenmem has opened the engine: nobody else then relies on what SQLAlchemy does besides."""
+    return "tokenmem_own_engine" in engine.get_execution_options()
 
 
 def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseException) -> None:

@@ -10,7 +10,13 @@ from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from tokenmem.engine import check_dialect, default_schema, open_engine, shown
+from tokenmem.engine import (
+    check_dialect,
+    default_schema,
+    open_engine,
+    shown,
+    single_statement_engine,
+)
 from tokenmem.errors import InvalidArgument
 from tokenmem.formats import ConversationLine, MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
@@ -79,7 +85,8 @@ class Store:
     ) -> None:
         self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
-        self._connections = EngineRunner(self._engine, own=self._owns_engine)
+        single = single_statement_engine(self._engine, own=self._owns_engine)
+        self._connections = EngineRunner(self._engine, single)
         self._runner: Runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(resolve_counter(counter), scope)
@@ -335,8 +342,7 @@ class Store:
     def close(self) -> None:
         """Close the connections, unless the Engine is your own."""
         if self._owns_engine:
-            self._connections.single.dispose()
-            self._engine.dispose()
+            self._connections.dispose()
 
     def _with(self, runner: Runner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
