@@ -48,6 +48,16 @@ def test_importing_the_package_imports_no_dependency() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_a_store_on_sqlite_imports_only_what_it_needs() -> None:
+    heavy = "'alembic', 'tiktoken', 'openai', 'psycopg', 'sqlalchemy.orm', 'sqlalchemy.dialects.postgresql'"
+    program = (
+        "import sys; from tokenmem import Store; Store('sqlite://').close(); "
+        f"print([name for name in ({heavy}) if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
     assert len(errors.__all__) == 12
     for name in errors.__all__:

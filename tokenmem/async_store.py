@@ -10,13 +10,8 @@ from typing import Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tokenmem.engine import (
-    async_single_statement_engine,
-    default_schema,
-    open_async_engine,
-    shown,
-    single_statement_engine,
-)
+from tokenmem.async_engine import async_single_statement_engine, open_async_engine
+from tokenmem.engine import default_schema, shown, single_statement_engine
 from tokenmem.formats import ConversationLine, MessageLike
 from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
 from tokenmem.operations.retention import Purged

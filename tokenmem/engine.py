@@ -11,8 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from tokenmem.errors import (
     DatabaseError,
@@ -94,37 +93,17 @@ def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
     """
     if isinstance(url, sa.Engine):
         check_dialect(url)
-        return _remembered(url)
-    if isinstance(url, AsyncEngine):
+        return remembered(url)
+    if hasattr(url, "sync_engine"):  # asked so, because to import AsyncEngine imports SQLAlchemy's ORM
         raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
     parsed = parse_url(url)
-    with _checked_options(parsed):
+    with checked_options(parsed):
         sqlite = parsed.get_backend_name() == "sqlite"
-        return _remembered(_sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed))
-
-
-def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine | AsyncEngine:
-    """The same for AsyncStore: an AsyncEngine for PostgreSQL.
-
-    SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in a worker thread.
-    """
-    if isinstance(url, AsyncEngine):
-        check_dialect(url.sync_engine)
-        _remembered(url.sync_engine)
-        return url
-    if isinstance(url, sa.Engine):
-        if url.dialect.name != "sqlite":
-            raise InvalidArgument("AsyncStore takes an AsyncEngine for PostgreSQL: create_async_engine(url)")
-        return open_engine(url)
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return open_engine(parsed)
-    with _checked_options(parsed):
-        return _async_postgresql_engine(parsed)
+        return remembered(_sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed))
 
 
 @contextmanager
-def _checked_options(url: sa.URL) -> Iterator[None]:
+def checked_options(url: sa.URL) -> Iterator[None]:
     """The part of a URL behind its question mark is SQLAlchemy's and the driver's to judge."""
     try:
         yield
@@ -133,7 +112,7 @@ def _checked_options(url: sa.URL) -> Iterator[None]:
 
 
 # Nothing is ever begun on these connections, so there is nothing to roll back when one returns.
-_SINGLE_STATEMENTS = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}
+SINGLE_STATEMENTS = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}
 
 
 def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
@@ -146,14 +125,7 @@ def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
         return engine
     if not own:
         return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return _remembered(_postgresql_engine(engine.url, **_SINGLE_STATEMENTS))
-
-
-def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEngine:
-    """The same for AsyncStore."""
-    if not own:
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return _async_postgresql_engine(engine.url, **_SINGLE_STATEMENTS)
+    return remembered(_postgresql_engine(engine.url, **SINGLE_STATEMENTS))
 
 
 def check_dialect(engine: Any) -> None:
@@ -184,26 +156,19 @@ def default_schema(dialect: str, schema: str | None) -> str | None:
     return checked_schema(schema or DEFAULT_SCHEMA)
 
 
-def _remembered(engine: sa.Engine) -> sa.Engine:
+def remembered(engine: sa.Engine) -> sa.Engine:
+    """The engine, whose connections a forked child will leave to its parent."""
     _forked_engines.add(engine)
     return engine
 
 
 def _postgresql_engine(url: sa.URL, **options: Any) -> sa.Engine:
-    engine = sa.create_engine(url, poolclass=QueuePool, **(_postgresql_arguments(url) | options))
-    event.listen(engine, "handle_error", _leave_demoted_server)
+    engine = sa.create_engine(url, poolclass=QueuePool, **(postgresql_arguments(url) | options))
+    event.listen(engine, "handle_error", leave_demoted_server)
     return engine
 
 
-def _async_postgresql_engine(url: sa.URL, **options: Any) -> AsyncEngine:
-    arguments = _postgresql_arguments(url) | options
-    engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **arguments)
-    event.listen(engine.sync_engine, "handle_error", _leave_demoted_server)
-    _remembered(engine.sync_engine)
-    return engine
-
-
-def _leave_demoted_server(context: Any) -> None:
+def leave_demoted_server(context: Any) -> None:
     """A primary that has become a replica refuses every write: drop its connections, look for the new one."""
     if is_demoted(context.original_exception):
         context.is_disconnect = True
@@ -216,7 +181,8 @@ _EVERY_ENGINE: dict[str, Any] = {
 }
 
 
-def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
+def postgresql_arguments(url: sa.URL) -> dict[str, Any]:
+    """What `create_engine` is told besides a PostgreSQL URL."""
     connect: dict[str, Any] = {
         "application_name": "tokenmem",
         "connect_timeout": CONNECT_TIMEOUT,

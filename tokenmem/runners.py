@@ -6,10 +6,9 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import greenlet_spawn
 
 from tokenmem.engine import (
@@ -20,6 +19,9 @@ from tokenmem.engine import (
 from tokenmem.statements import is_own
 from tokenmem.steps import Count, Procedure, Read, Step, Write
 from tokenmem.worker import Worker
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
 LONG_TEXT = 20_000

@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
 from tokenmem.errors import InvalidArgument
 
@@ -82,6 +80,10 @@ def checked_schema(schema: str | None) -> str | None:
             f"schema {schema!r:.80}: use lower-case letters, digits and underscores, "
             f"at most 63, not a digit first"
         )
+    if schema == DEFAULT_SCHEMA:
+        return schema
+    from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS  # takes as long as the rest of tokenmem
+
     if schema in RESERVED_WORDS or schema.startswith("pg_"):
         raise InvalidArgument(f"schema {schema!r} is one of PostgreSQL's own words; use another")
     return schema
@@ -96,7 +98,7 @@ def tables(schema: str | None) -> sa.MetaData:
 
 
 def _text_key() -> sa.types.TypeEngine[str]:
-    return sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def _timestamp() -> sa.types.TypeEngine[Any]:
@@ -105,7 +107,7 @@ def _timestamp() -> sa.types.TypeEngine[Any]:
 
 def _json() -> sa.types.TypeEngine[Any]:
     # json, not jsonb, on PostgreSQL: jsonb turns -0.0 into 0 and drops the order of keys (docs/adr/0002).
-    return postgresql.JSON().with_variant(sa.Text(), "sqlite")
+    return sa.JSON().with_variant(sa.Text(), "sqlite")
 
 
 def _conversation_id() -> sa.Column[str]:
