@@ -25,7 +25,7 @@ from tokenmem.errors import InvalidArgument
 def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine | AsyncEngine:
     """The same for AsyncStore: an AsyncEngine for PostgreSQL.
 
-    SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in a worker thread.
+    SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in worker threads.
     """
     if isinstance(url, AsyncEngine):
         check_dialect(url.sync_engine)
