@@ -30,6 +30,15 @@ class Unit:
         return self.factor * int((message.content or "0").split()[0])
 
 
+class One:
+    """Counts every message as one token."""
+
+    name = "one"
+
+    def count(self, _: Message) -> int:
+        return 1
+
+
 def texts(*numbers: int) -> list[Message]:
     """User messages that Unit counts as these numbers."""
     return [Message.user(f"{number} tokens") for number in numbers]

@@ -1,5 +1,6 @@
 """No statement on the chat path reads more than it returns, however long the conversation is."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from tests.postgres import PostgresServer, driver_url
 from tests.stores import Direct, Unit, statement_text, texts
 from tokenmem import Store
-from tokenmem.operations import append, insert, read
+from tokenmem.operations import append, insert, read, recount, verify
 
 LONG = 100_000  # messages of 10 tokens each in the conversation "long"
 OTHERS = 200  # conversations of 100 messages beside it
@@ -364,3 +365,18 @@ def test_sqlite_appends_in_as_many_statements_as_ever(sqlite_urls: dict[int, str
             assert [text.split()[0] for text in sent] == ["BEGIN", "INSERT", "INSERT"]
             steps[count] = len(taken)
     assert steps[LONG] <= 1.1 * steps[100]
+
+
+@pytest.mark.parametrize("name", ["verify", "recount"])
+def test_sqlite_takes_steps_in_proportion_to_what_it_looks_at(sqlite_urls: dict[int, str], name: str) -> None:
+    """One of two conversations, and one page of a long one: what else there is makes no difference."""
+    page = json.dumps(
+        [{"position": n, "token_count": 10, "tokens_before": 10 * n - 10} for n in range(1, 51)]
+    )
+    statement, parameters = {
+        "verify": (verify._VERIFY, {"owner": None, "after": "", "last": "lon"}),
+        "recount": (recount._COUNT_MESSAGES["sqlite"], {"id": "long", "rows": page}),
+    }[name]
+    short, _ = steps_of(sqlite_urls[100], statement, parameters)
+    long, _ = steps_of(sqlite_urls[LONG], statement, parameters)
+    assert long <= short * 1.1

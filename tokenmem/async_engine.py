@@ -45,7 +45,7 @@ def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine 
 def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEngine:
     """The same for AsyncStore."""
     if not own:
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+        return engine
     return _async_postgresql_engine(engine.url, **SINGLE_STATEMENTS)
 
 

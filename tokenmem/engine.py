@@ -118,13 +118,11 @@ SINGLE_STATEMENTS = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": No
 def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
     """The engine for single statements: no BEGIN, and no ROLLBACK that makes psycopg forget what it prepared.
 
-    A second pool where the engine is ours: its connections are set once. An engine of the caller's is set
-    anew for each use. SQLite's driver begins nothing for a SELECT, and needs neither.
+    A second pool where the engine is ours: its connections are set once. An engine of the caller's is itself
+    returned, for each use to set. SQLite's driver begins nothing for a SELECT, and needs neither.
     """
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite" or not own:
         return engine
-    if not own:
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
     return remembered(_postgresql_engine(engine.url, **SINGLE_STATEMENTS))
 
 
@@ -236,6 +234,13 @@ def begin_write(connection: sa.Connection) -> None:
     driver: Any = connection.connection.driver_connection
     if not driver.in_transaction:
         _BEGIN_IMMEDIATE.run(connection, Scope(), {})
+
+
+def leave_autocommit(connection: sa.Connection) -> None:
+    """Let a connection of the caller's that commits every statement hold a transaction, for this use."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "postgresql" and driver.autocommit:
+        connection.execution_options(isolation_level="READ COMMITTED")
 
 
 _BEGIN_IMMEDIATE = Statement("BEGIN IMMEDIATE")

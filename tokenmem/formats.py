@@ -59,11 +59,11 @@ def _plain(message: Any) -> Message | None:
     """A role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
     if type(message) is dict and message.keys() == {"role", "content"}:
         role, content = message["role"], message["content"]
-    elif type(message) is Message and not message.pinned and message.payload is None:
+    elif type(message) is Message and message.pinned is False and message.payload is None:
         role, content = message.role, message.content
     else:
         return None
-    if role not in _PLAIN_ROLES or not _is_plain(role, content):
+    if not _is_plain(role, content) or role not in _PLAIN_ROLES:
         return None
     return plain_message(role, content)
 
@@ -114,8 +114,10 @@ def _role(message: JSONObject, where: str) -> str:
 
 def _content(message: JSONObject, where: str) -> Any:
     content = message.get("content")
-    if content is None or isinstance(content, str):
+    if content is None or type(content) is str:
         return content
+    if isinstance(content, str):
+        return str.__str__(content)  # an Enum's text, not its name
     if not isinstance(content, list):
         raise InvalidMessage(
             f"{where}: the content is a {type(content).__name__}; use text, a list of parts, or None"

@@ -111,7 +111,13 @@ class Procedures:
         """See Store.import_conversations."""
         key = optional_name(idempotency_key, "idempotency_key")
         drafts = []
+        if not isinstance(conversations, Iterable):
+            raise InvalidArgument(f"conversations is a {type(conversations).__name__}; pass a list of them")
         for each in conversations:
+            if not isinstance(each, ConversationLine):
+                raise InvalidArgument(
+                    f"a conversation is a {type(each).__name__}; pass what formats.parse_line returns"
+                )
             parsed = parse_messages(each.messages)
             named = counter or each.token_counter
             counting = self.counter if named is None else resolve_counter(named)

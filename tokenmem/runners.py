@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,9 +13,10 @@ from sqlalchemy.util import greenlet_spawn
 from tokenmem.engine import (
     TryAgain,
     begin_write,
+    leave_autocommit,
     translated_errors,
 )
-from tokenmem.statements import is_own
+from tokenmem.statements import is_own, passes_by
 from tokenmem.steps import Count, Procedure, Read, Step, Write
 from tokenmem.worker import Worker
 
@@ -84,6 +84,9 @@ class EngineRunner:
         self.engine = engine
         self.single = single
         self._sqlite = engine.dialect.name == "sqlite"
+        # An engine of the caller's is set anew for each use: as an engine's option, a task that is cancelled
+        # while it is set would lose the connection.
+        self._shared = single is engine and not self._sqlite
 
     def step(self, step: Step) -> Any:
         """Run one step."""
@@ -92,13 +95,16 @@ class EngineRunner:
         with translated_errors(self.engine.url):
             if isinstance(step, Read) or (step.one_statement and not self._sqlite):
                 with self.single.connect() as connection:
+                    if self._shared:
+                        connection.execution_options(isolation_level="AUTOCOMMIT")
                     return step.operation(connection)
-            if self._sqlite and is_own(self.engine):
-                with self.engine.connect() as connection:
+            with self.engine.connect() as connection:
+                if self._sqlite and passes_by(connection):
                     return in_turn(connection, step)
-            with self.engine.begin() as connection:
-                begin_write(connection)
-                return step.operation(connection)
+                leave_autocommit(connection)
+                with connection.begin():
+                    begin_write(connection)
+                    return step.operation(connection)
 
     def dispose(self) -> None:
         """Close the connections."""
@@ -135,6 +141,8 @@ class BoundRunner:
 def in_savepoint(connection: sa.Connection, step: Read | Write) -> Any:
     """Run an operation in the transaction at hand, a write in a savepoint of it."""
     if isinstance(step, Read):
+        if is_own(connection.engine) and not connection.in_transaction():
+            connection.begin()  # the driver begins one, and the caller's commit or rollback is to end it
         return step.operation(connection)
     begin_write(connection)  # without it SQLite's driver would commit with the savepoint
     with connection.begin_nested():
@@ -170,29 +178,18 @@ class ThreadRunner:
 
     def __init__(self, runner: EngineRunner) -> None:
         self.runner = runner
-        self._process = 0
-        self._workers: dict[type, Worker] = {}
+        self._workers = {Read: Worker(), Write: Worker()}
 
     async def step(self, step: Step) -> Any:
         """Run one step."""
         if isinstance(step, Count):
             return await count_aside(step)
-        return await self._worker(type(step)).run(self.runner.step, step)
-
-    def _worker(self, kind: type) -> Worker:
-        if self._process != os.getpid():  # a forked child has no threads of its parent's
-            for worker in self._workers.values():
-                worker.close.detach()
-            self._workers = {each: Worker() for each in (Read, Write)}
-            self._process = os.getpid()
-        return self._workers[kind]
+        return await self._workers[type(step)].run(self.runner.step, step)
 
     async def close(self, *, dispose: bool) -> None:
         """End the threads, if there are any, when they have done what they were given."""
-        if self._process == os.getpid():
-            for worker in self._workers.values():
-                await asyncio.to_thread(worker.close)
-            self._process = 0
+        for worker in self._workers.values():
+            await worker.close()
         if dispose:
             self.runner.dispose()
 

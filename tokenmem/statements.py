@@ -73,7 +73,7 @@ class Statement:
     def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> Any:
         """SQLAlchemy's result, or the driver's cursor where SQLAlchemy is passed by."""
         text = render(self.text, connection.dialect.name, scope.schema)
-        if not _passes_by(connection):
+        if not passes_by(connection):
             several = not isinstance(parameters, dict)
             return connection.exec_driver_sql(text, list(parameters) if several else parameters)
         cursor: Any = connection.connection.cursor()
@@ -94,14 +94,14 @@ async def _copy_awaited(cursor: Any, text: str, rows: Iterable[tuple[Any, ...]])
             await copy.write_row(row)
 
 
-def _passes_by(connection: sa.Connection) -> bool:
+def passes_by(connection: sa.Connection) -> bool:
     """Whether the engine is ours and nobody listens: listeners and logs are to see every statement."""
-    engine = connection.engine
-    if not is_own(engine):
+    if not is_own(connection.engine):
         return False
-    if engine.dispatch.before_cursor_execute or engine.dispatch.after_cursor_execute:
+    listeners = connection.dispatch
+    if listeners.before_cursor_execute or listeners.after_cursor_execute:
         return False
-    return not engine.logger.isEnabledFor(logging.INFO)
+    return not connection.engine.logger.isEnabledFor(logging.INFO)
 
 
 def is_own(engine: sa.Engine) -> bool:
@@ -116,8 +116,10 @@ def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseExcep
         driver_connection: Any = connection.connection.driver_connection
         lost = connection.dialect.is_disconnect(error, driver_connection, cursor) or is_demoted(error)
         if lost:
+            pool: Any = connection.engine.pool
+            # SQLAlchemy's own way to mark all connections that are as old: they are replaced when next taken.
+            pool._invalidate(connection.connection, error)
             connection.invalidate(error)
-            connection.engine.dispose()  # what else is in the pool was lost with it
         raise exc.DBAPIError.instance(
             text,
             None,

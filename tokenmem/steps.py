@@ -48,7 +48,10 @@ class Count:
         Raises:
             InvalidArgument: a counter of the caller's returned no whole number, a negative or too large one.
         """
-        counts = [self.counter.count(message) for message in self.messages]
+        try:
+            counts = [self.counter.count(message) for message in self.messages]
+        except StopIteration as error:  # which would end whoever waits, not tell them
+            raise RuntimeError(f"the counter {self.counter.name!r} raised StopIteration") from error
         if set(map(type, counts)) != {int} or min(counts) < 0 or max(counts) > LARGEST_COST:
             for tokens in counts:
                 checked_number(tokens, f"{self.counter.name}'s count", most=LARGEST_COST)

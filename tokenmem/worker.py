@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,30 +15,59 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 Job = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]
+Jobs = SimpleQueue[Job | None]
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+_threads: dict[threading.Thread, Jobs] = {}
 
 
 class Worker:
-    """One thread, which does what it is given in that order.
+    """One thread, which does what it is given in that order; it starts with the first job.
 
     An executor does the same in four thirds of the time. What has been given is done to its end, also when
     nobody waits for it any more, when the worker is forgotten, and when the interpreter ends.
     """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        thread = threading.Thread(target=_work, args=(self._jobs,), name="tokenmem", daemon=True)
-        thread.start()
-        self.close = weakref.finalize(self, _end, self._jobs, thread)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        _workers.add(self)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run the function in the thread and return what it returns, or raise what it raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((loop, future, function, arguments))
+        with self._lock:
+            if self._thread is None:
+                self._start()
+            self._jobs.put((loop, future, function, arguments))
         return await future
 
+    def _start(self) -> None:
+        self._jobs: Jobs = SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="tokenmem", daemon=True)
+        self._thread.start()
+        _threads[self._thread] = self._jobs
+        # Nobody is to wait where a worker is forgotten: that may be anywhere, in an event loop too.
+        self._end = weakref.finalize(self, self._jobs.put, None)
 
-def _work(jobs: SimpleQueue[Job | None]) -> None:
+    async def close(self) -> None:
+        """Let the thread end when it has done what it was given, and wait for that."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._end()
+            await asyncio.to_thread(thread.join)
+
+    def forget_thread(self) -> None:
+        """In a forked child: the thread is the parent's, and so may be whoever holds the lock."""
+        self._lock = threading.Lock()
+        if self._thread is not None:
+            self._thread = None
+            self._end.detach()
+
+
+def _work(jobs: Jobs) -> None:
     while (job := jobs.get()) is not None:
         loop, future, function, arguments = job
         result, failure = None, None
@@ -48,6 +79,7 @@ def _work(jobs: SimpleQueue[Job | None]) -> None:
             loop.call_soon_threadsafe(_tell, future, result, failure)
         # While waiting for the next one, hold nothing of this one.
         del job, loop, future, function, arguments, result, failure
+    _threads.pop(threading.current_thread(), None)
 
 
 def _tell(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
@@ -59,7 +91,19 @@ def _tell(future: asyncio.Future[Any], result: Any, failure: BaseException | Non
         future.set_exception(failure)
 
 
-def _end(jobs: SimpleQueue[Job | None], thread: threading.Thread) -> None:
-    jobs.put(None)
-    if thread is not threading.current_thread():
+def _end_all() -> None:
+    """At the interpreter's end: what has been given is still done."""
+    for thread, jobs in list(_threads.items()):
+        jobs.put(None)
         thread.join()
+
+
+def _forget_parents_threads() -> None:
+    _threads.clear()
+    for worker in list(_workers):
+        worker.forget_thread()
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents_threads)

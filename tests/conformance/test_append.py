@@ -3,10 +3,11 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from enum import Enum
 
 import pytest
 
-from tests.stores import Direct, Stores, Unit, positions, texts
+from tests.stores import Direct, One, Stores, Unit, positions, texts
 from tokenmem import Appended, Message, Store, errors
 
 
@@ -283,3 +284,16 @@ def test_a_message_that_says_one_thing_and_carries_another(store: Store) -> None
         with pytest.raises(errors.InvalidMessage, match="payload"):
             store.append("c1", [message])
     store.append("c1", [parts, call])
+
+
+def test_an_enum_stands_for_its_text(stores: Stores) -> None:
+    class Choice(str, Enum):  # noqa: UP042 - a StrEnum prints as its text anyway
+        YES = "user"
+
+    store = stores.open(counter=One())
+    store.append("c1", [{"role": Choice.YES, "content": Choice.YES}], idempotency_key="k")
+    assert store.messages("c1")[0].to_openai() == {"role": "user", "content": "user"}
+    plain = [{"role": "user", "content": "user"}]
+    assert store.append("c1", plain, idempotency_key="k").replayed
+    with pytest.raises(errors.IdempotencyConflict):
+        store.append("c1", [{"role": "user", "content": "Choice.YES"}], idempotency_key="k")

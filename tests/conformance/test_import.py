@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.stores import Direct, Stores, Unit, texts
+from tests.stores import Direct, One, Stores, Unit, texts
 from tokenmem import Appended, Message, Store, errors
 from tokenmem.formats import ConversationLine, parse_messages
 
@@ -20,13 +20,6 @@ ODD: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "call_1", "content": ""},
     {"role": "user", "content": [{"type": "text", "text": "数字 😀 \u2028"}], "name": "ann"},
 ]
-
-
-class One:
-    name = "one"
-
-    def count(self, _: Message) -> int:
-        return 1
 
 
 def line(name: str, *numbers: int, **others: Any) -> ConversationLine:
@@ -83,12 +76,15 @@ def test_all_or_nothing(counted: Store, sql: Direct) -> None:
         (line("c2", 1, token_counter="nonsense"), errors.UnknownTokenCounter),
         (line("c2", 1, metadata={"a": float("nan")}), errors.InvalidArgument),
         (line("c2", -1), errors.InvalidArgument),
+        ({"id": "c2", "messages": []}, errors.InvalidArgument),
     ]
     for each, error in bad:
         with pytest.raises(error):
             counted.import_conversations([good, each])
     assert sql.counts()["conversations"] == 0
     assert counted.import_conversations([]) == []
+    with pytest.raises(errors.InvalidArgument):
+        counted.import_conversations(None)  # type: ignore[arg-type]
 
 
 def test_owner_and_counter(stores: Stores) -> None:

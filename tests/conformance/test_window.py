@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.reference import Reference
-from tests.stores import Direct, Stores, Unit, positions, texts
+from tests.stores import Direct, One, Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -68,12 +68,6 @@ MIXED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("tools", [False, True])
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_window_is_the_same_however_it_is_looked_at(stores: Stores, tools: bool, pinned: bool) -> None:
-    class One:
-        name = "one"
-
-        def count(self, _: Message) -> int:
-            return 1
-
     sent = MIXED + ([call(1).to_openai(), result(1).to_openai()] if tools else [])
     store = stores.open(counter=One())
     store.append("c1", sent)
@@ -86,7 +80,8 @@ def test_a_window_is_the_same_however_it_is_looked_at(stores: Stores, tools: boo
         assert first.to_openai() == expected, "after a look at the messages"
         second.to_openai()[1]["role"] = "changed"
         assert second.to_openai() == expected
-        assert pickle.loads(pickle.dumps(second)) == first == second
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert pickle.loads(pickle.dumps(second, protocol)) == first == second
         assert repr(second) == repr(first)
         assert replace(second, omitted=7).messages == first.messages
         assert copy.deepcopy(second) == first

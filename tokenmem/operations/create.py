@@ -73,9 +73,10 @@ def create(connection: sa.Connection, scope: Scope, drafts: Sequence[Draft]) -> 
     rows = dump_json([_row(draft) for draft in first.values()])
     taken = {row[0] for row in _TAKES[dialect].fetch(connection, scope, {"rows": rows})}
     new = [draft for draft in first.values() if draft.conversation_id in taken]
-    insert.in_bulk(connection, scope, chain.from_iterable(map(_message_rows, new)))
-    keys = dump_json([_row(draft) for draft in new])
-    _STORES_KEYS[dialect].run(connection, scope, {"rows": keys})
+    if new:
+        insert.in_bulk(connection, scope, chain.from_iterable(map(_message_rows, new)))
+        keys = dump_json([_row(draft) for draft in new])
+        _STORES_KEYS[dialect].run(connection, scope, {"rows": keys})
     stored = set(map(id, new))
     return [_appended(draft) if id(draft) in stored else None for draft in drafts]
 

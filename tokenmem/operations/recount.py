@@ -25,11 +25,16 @@ UPDATE {{messages}} AS m SET token_count = n.token_count, tokens_before = n.toke
 FROM json_to_recordset(CAST(:rows AS json)) AS n {_NUMBERS}
 WHERE m.conversation_id = :id AND m.position = n.position
 """),
+    # LIMIT: a table of its own, through which SQLite walks to look up each message; else, without statistics,
+    # it would walk through the conversation and look through the list at each of its messages.
     "sqlite": Statement("""
-UPDATE {messages} AS m
-SET token_count = n.value ->> '$.token_count', tokens_before = n.value ->> '$.tokens_before'
-FROM json_each(:rows) AS n
-WHERE m.conversation_id = :id AND m.position = n.value ->> '$.position'
+UPDATE {messages} AS m SET token_count = n.token_count, tokens_before = n.tokens_before
+FROM (
+    SELECT value ->> '$.position' AS position, value ->> '$.token_count' AS token_count,
+        value ->> '$.tokens_before' AS tokens_before
+    FROM json_each(:rows) LIMIT -1
+) AS n
+WHERE m.conversation_id = :id AND m.position = n.position
 """),
 }
 _COUNT_CONVERSATION = Statement("""

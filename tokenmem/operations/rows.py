@@ -57,6 +57,9 @@ class StoredRows:
         self.rows = rows
         self._made: list[Message] | None = None
 
+    def __reduce__(self) -> tuple[type[StoredRows], tuple[Sequence[Sequence[Any]]]]:
+        return StoredRows, (self.rows,)
+
     def messages(self) -> list[Message]:
         """The messages."""
         if self._made is None:
