@@ -25,6 +25,24 @@ METHOD = (
   real conversations (`benchmarks/texts.py`): half under 130 characters, one in fifty over 2,292.""",
 )
 
+REASONS = (
+    "Why bars are missed, and what would be needed:",
+    """- *An unprepared window of 4,000 tokens.* PostgreSQL plans a range scan in 0.03 ms and the window,
+  which is three of them, in 0.13; at 128,000 tokens it no longer matters. psycopg prepares at the sixth
+  run on a connection. Only a simpler query, or a function in the database, would make it cheaper.
+- *SQLiteSession.* It writes and reads one JSON text a message: no positions, no totals, no token count, no
+  budget. With both alone on a file in memory its append and its newest 50 take as long as tokenmem's, and
+  counting the tokens takes 0.02 ms more; on a disk that makes an append durable in 0.1 ms that shows.
+- *PostgresChatMessageHistory's append.* Two inserts in one pipeline, without a row that puts conversations in
+  order. tokenmem's statement also moves that row and looks for the idempotency key.
+- *One hot conversation on a durable server.* Its row is locked until its commit is on the disk, so its
+  appends wait for the disk one after the other, where those to eight conversations share one wait. With
+  `synchronous_commit = off` the ratio is the other one.
+- *Bytes on PostgreSQL.* A conversation's id of 36 characters stands in every row and in the primary key, by
+  which rows are found and conversations distributed; SQLAlchemySession numbers its rows and has the id in
+  one index. The key's index is 70 % full where conversations grow at the same time.""",
+)
+
 HOW = (
     "## Measure it yourself",
     """```console

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.acceptance import BARS, cells, counterpart, lengths_of, slower_cells
 from benchmarks.comparison import WORKS
 from benchmarks.databases import ENGINES, NAMES
-from benchmarks.method import HOW, METHOD
+from benchmarks.method import HOW, METHOD, REASONS
 from benchmarks.peers import KEYS, OURS, peer_class
 from benchmarks.results import Results, documents
 from benchmarks.texts import SIZES
@@ -62,6 +62,7 @@ def _acceptance(results: dict[str, Results]) -> Iterator[str]:
         if slower := slower_cells(each):
             yield f"Where a peer is faster on {NAMES[engine]}:"
             yield "\n".join(f"- {line}" for line in slower)
+    yield from REASONS
 
 
 def _peers(results: dict[str, Results]) -> Iterator[str]:
