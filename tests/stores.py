@@ -16,7 +16,7 @@ from tokenmem import AsyncStore, Message, Store
 from tokenmem.schema import render
 
 VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
-TABLES = ("conversations", "messages", "append_keys", "llm_calls")
+TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")
 
 
 class Unit:

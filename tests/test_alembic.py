@@ -1,6 +1,7 @@
 """Alembic's own command line: on our migrations, and in a user's project beside them."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from tokenmem import Store, migrate
 from tokenmem.engine import default_schema, open_engine, parse_url
-from tokenmem.schema import TABLES, VERSION_TABLE
+from tokenmem.schema import TABLES, VERSION_TABLE, VIEWS
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,7 +60,7 @@ def test_the_commands_of_the_repository(database_url: str, tmp_path: Path) -> No
     with Store(database_url) as store:
         store.append("c1", [{"role": "user", "content": "hi"}])
     script = ours(tmp_path, "upgrade", "head", "--sql", url=database_url)
-    assert script.count("CREATE VIEW") == 5
+    assert [view for view in VIEWS if not re.search(rf"CREATE VIEW (tokenmem\.)?{view} AS", script)] == []
     if parse_url(database_url).get_backend_name() == "sqlite":  # as Store.upgrade leaves it
         with sqlite3.connect(parse_url(database_url).database or "") as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

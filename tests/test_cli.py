@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from tests.commands import done, environment, on_terminal, only_line, process, run
 from tokenmem import Message, Store, __version__
+from tokenmem.migrate import head
 
 COMMANDS = ["demo", "import", "export", "ls", "show", "window", "verify", "rm", "purge", "recount"]
 GROUPED = ["upgrade", "downgrade", "current", "check", "sql"]
@@ -184,9 +185,9 @@ def test_an_unexpected_error_shows_no_content(monkeypatch: pytest.MonkeyPatch, f
 
 
 def test_migrations_up_and_down(database_url: str) -> None:
-    assert "tokenmem_0001" in done("db", "upgrade", url=database_url).out
-    assert done("db", "upgrade", "--json", url=database_url).json == {"revision": "tokenmem_0001"}
-    assert done("db", "current", url=database_url).out == "tokenmem_0001\n"
+    assert head() in done("db", "upgrade", url=database_url).out
+    assert done("db", "upgrade", "--json", url=database_url).json == {"revision": head()}
+    assert done("db", "current", url=database_url).out == f"{head()}\n"
     assert done("db", "check", "--json", url=database_url).json == {"differences": []}
     refused = run("db", "downgrade", "base", url=database_url)
     assert refused.code == 1
@@ -206,7 +207,7 @@ def test_an_unknown_revision_is_one_line(command: list[str], ready_url: str) -> 
     answer = run("db", *command, url=ready_url)
     assert answer.code == 1
     assert "nope" in only_line(answer)
-    assert "tokenmem_0001" in answer.err
+    assert head() in answer.err
 
 
 def test_a_database_of_a_newer_version_is_told(ready_url: str) -> None:

@@ -20,7 +20,15 @@ from tokenmem import AsyncStore, Store, errors, migrate
 from tokenmem.engine import default_schema, open_engine, parse_url
 from tokenmem.schema import TABLES, VERSION_TABLE, tables
 
-VIEWS = {"conversation_overview", "message_log", "tool_calls", "usage_by_day", "call_windows"}
+VIEWS = {
+    "conversation_overview",
+    "message_log",
+    "tool_calls",
+    "usage_by_day",
+    "call_windows",
+    "call_log",
+    "count_error_by_model",
+}
 BROKEN = """
 import os, sqlalchemy as sa
 from alembic import op
@@ -107,11 +115,11 @@ def test_check_names_what_differs_and_passes_by_what_is_not_ours(
             connection.exec_driver_sql("CREATE TABLE public.messages (id integer)")
     assert check(engine, schema) == []
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"ALTER TABLE {prefix}llm_calls DROP COLUMN request_id")
+        connection.exec_driver_sql(f"ALTER TABLE {prefix}append_keys DROP COLUMN digest")
         connection.exec_driver_sql(f"ALTER TABLE {prefix}conversations ADD COLUMN colour text")
     differences = check(engine, schema)
     assert len(differences) == 2
-    assert any("add_column" in each and "request_id" in each for each in differences)
+    assert any("add_column" in each and "digest" in each for each in differences)
     assert any("remove_column" in each and "colour" in each for each in differences)
 
 

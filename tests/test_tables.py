@@ -42,7 +42,7 @@ def test_every_table_view_and_column_is_explained_in_the_database(postgres: psyc
         b" WHERE relnamespace = 'tokenmem'::regnamespace AND relkind IN ('r', 'v')"
         b" AND relname <> 'tokenmem_alembic_version'",
     )
-    assert len(relations) == 9
+    assert len(relations) == 12
     assert [name for name, comment in relations if not comment] == []
     columns = rows(
         postgres,
@@ -73,9 +73,9 @@ def test_ids_are_compared_byte_by_byte(postgres: psycopg.Connection) -> None:
         b" JOIN pg_class ON pg_class.oid = attrelid JOIN pg_collation ON pg_collation.oid = attcollation"
         b" WHERE relnamespace = 'tokenmem'::regnamespace AND relkind = 'r' AND attnum > 0"
         b" AND (attname = 'conversation_id' OR (relname, attname) IN"
-        b" (('conversations', 'id'), ('append_keys', 'key')))",
+        b" (('conversations', 'id'), ('append_keys', 'key'), ('call_prompts', 'digest')))",
     )
-    assert len(collated) == 5
+    assert len(collated) == 7
     assert {collation for *_, collation in collated} == {"C"}
 
 
@@ -118,7 +118,7 @@ def test_every_key_begins_with_the_conversation(database_url: str) -> None:
     Store(engine).upgrade()
     schema = "tokenmem" if engine.dialect.name == "postgresql" else None
     inspector = sa.inspect(engine)
-    for table in ("messages", "llm_calls", "append_keys"):
+    for table in ("messages", "llm_calls", "append_keys", "call_prompts"):
         keys = [inspector.get_pk_constraint(table, schema)["constrained_columns"]]
         keys += [index["column_names"] for index in inspector.get_indexes(table, schema)]
         keys += [key["constrained_columns"] for key in inspector.get_foreign_keys(table, schema)]
@@ -134,5 +134,5 @@ def test_sqlite_keeps_messages_in_their_primary_key(sqlite_url: str) -> None:
             connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
         )
     without = {name for name, text in texts.items() if text.rstrip().endswith("WITHOUT ROWID")}
-    assert without == {"messages", "llm_calls", "append_keys"}
+    assert without == {"messages", "llm_calls", "append_keys", "call_prompts"}
     engine.dispose()

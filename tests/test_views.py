@@ -1,7 +1,10 @@
 """The views: rows checked by hand, alike on both engines, and read by index for one conversation."""
 
+import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +15,9 @@ from hypothesis import strategies as st
 
 from tokenmem import Message, Store
 from tokenmem.engine import open_engine
+
+Item = tuple[str, str, str | None, dict[str, Any]]
+"""A row's role, kind, content and payload."""
 
 
 class Database:
@@ -33,9 +39,37 @@ class Database:
         row = {"conversation_id": conversation_id, "number": number, **columns}
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
+        self.run(f"INSERT INTO {{}}llm_calls ({names}) VALUES ({values})", row)
+
+    def add_prompt(self, conversation_id: str, digest: str, instructions: str, tools: str) -> None:
+        row = {"id": conversation_id, "digest": digest, "instructions": instructions, "tools": tools}
+        self.run(
+            "INSERT INTO {}call_prompts (conversation_id, digest, instructions, tools)"
+            " VALUES (:id, :digest, :instructions, :tools)",
+            row,
+        )
+
+    def add_items(self, conversation_id: str, *items: "Item") -> None:
+        """Rows as they are stored for items of the Responses API, whatever makes rows of them."""
+        new = "INSERT INTO {}conversations (id, token_counter) VALUES (:id, 'unit')"
+        self.run(new, {"id": conversation_id})
+        for position, (role, kind, content, payload) in enumerate(items, 1):
+            self.run(
+                "INSERT INTO {}messages (conversation_id, position, tokens_before, token_count, role, kind,"
+                " content, payload) VALUES (:id, :position, 0, 0, :role, :kind, :content, :payload)",
+                {
+                    "id": conversation_id,
+                    "position": position,
+                    "role": role,
+                    "kind": kind,
+                    "content": content,
+                    "payload": json.dumps(payload, ensure_ascii=False, separators=(",", ":")),
+                },
+            )
+
+    def run(self, statement: str, row: dict[str, Any]) -> None:
         with self.engine.begin() as connection:
-            statement = f"INSERT INTO {self.prefix}llm_calls ({names}) VALUES ({values})"
-            connection.execute(sa.text(statement), row)
+            connection.execute(sa.text(statement.format(self.prefix)), row)
 
     def plan(self, view: str) -> str:
         """How the engine reads one conversation through a view."""
@@ -297,15 +331,184 @@ def test_call_windows_list_what_each_call_sent(database: Database) -> None:
     ]
 
 
-@pytest.mark.parametrize("view", ["message_log", "tool_calls", "call_windows"])
+def called(call_id: Any, name: Any = "look", arguments: Any = "{}", **more: Any) -> Item:
+    payload = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, **more}
+    return "assistant", "tool_call", None, payload
+
+
+def output(call_id: Any, text: str | None, kind: str = "function_call_output", **more: Any) -> Item:
+    return "tool", "tool_result", text, {"type": kind, "call_id": call_id, **more}
+
+
+def said(text: str | None, **more: Any) -> Item:
+    content = [{"type": "output_text", "text": text or "", "annotations": []}]
+    return "assistant", "message", text, {"type": "message", "role": "assistant", "content": content, **more}
+
+
+def item(kind: str, call_id: Any, **more: Any) -> Item:
+    return "assistant", "tool_call", None, {"type": kind, "call_id": call_id, **more}
+
+
+def custom(call_id: Any, name: Any, text: Any) -> Item:
+    payload = {"type": "custom_tool_call", "call_id": call_id, "name": name, "input": text}
+    return "assistant", "tool_call", None, payload
+
+
+def test_calls_that_are_items_have_their_results(database: Database) -> None:
+    database.add_items(
+        "c1",
+        called("a", id="fc_1", status="completed", arguments='{"at":1}'),
+        called("b", id="fc_2"),
+        output("b", "second"),
+        output("a", "first", id="fo_1"),
+        custom("c", "run", "print(1)"),
+        output("c", "1", "custom_tool_call_output"),
+        called("a"),
+        called("d", name=None, arguments=None),
+        output("d", None, output=[{"type": "input_image", "image_url": "data:,"}]),
+        output("never called", "x"),
+        item("computer_call", "e", action={"type": "click", "x": 1}),
+        item("apply_patch_call", "f", operation={"type": "delete_file"}),
+        output("f", "deleted", "apply_patch_call_output"),
+    )
+    found = database.read(f"{PAIRS}, name, arguments", "tool_calls", "ORDER BY position")
+    assert found == [
+        (1, 1, "a", 4, "first", "look", '{"at":1}'),
+        (2, 1, "b", 3, "second", "look", "{}"),
+        (5, 1, "c", 6, "1", "run", "print(1)"),
+        (7, 1, "a", None, None, "look", "{}"),
+        (8, 1, "d", 9, None, None, None),
+        (11, 1, "e", None, None, "computer_call", '{"type":"click","x":1}'),
+        (12, 1, "f", 13, "deleted", "apply_patch_call", '{"type":"delete_file"}'),
+    ]
+    unanswered = database.read("position", "tool_calls", "WHERE unanswered ORDER BY position")
+    assert unanswered == [(7,), (11,)]
+
+
+def test_chat_messages_and_items_answer_each_other(database: Database) -> None:
+    """A conversation may be carried on by way of the other of the provider's two interfaces."""
+    chat = {"role": "assistant", "content": None, "tool_calls": [function("b")]}
+    database.add_items(
+        "c1",
+        called("a"),
+        ("tool", "tool_result", "one", {"role": "tool", "tool_call_id": "a"}),
+        ("assistant", "tool_call", None, chat),
+        output("b", "two"),
+    )
+    found = database.read("position, result", "tool_calls", "ORDER BY position")
+    assert found == [(1, "one"), (3, "two")]
+
+
+REFUSAL = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot"}]}
+IMAGES = [{"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": "data:,"}]
+SCREEN = {"type": "computer_screenshot", "image_url": "data:,"}
+PARTIAL = {"tokenmem_partial": True}
+ITEM_TEXTS: list[tuple[Item, str | None]] = [
+    (said("Hello"), "Hello"),
+    (("assistant", "message", None, REFUSAL), "I cannot"),
+    (
+        ("user", "message", "see", {"type": "message", "role": "user", "content": IMAGES}),
+        "see\n[input_image]",
+    ),
+    (called("a", "look", '{"at":"Zürich"}'), 'look({"at":"Zürich"})'),
+    (called("a", None, None), "?()"),
+    (custom("c", "run", 'print("1")'), 'run(print("1"))'),
+    (output("a", "a house"), "a house"),
+    (output("a", "see", output=IMAGES), "see\n[input_image]"),
+    (item("computer_call", "e", action={"type": "wait"}), 'computer_call({"type":"wait"})'),
+    (output("e", None, "computer_call_output", output=SCREEN), "[computer_screenshot]"),
+    (("assistant", "reasoning", "I look.", {"type": "reasoning", "summary": []}), "[reasoning] I look."),
+    (("assistant", "reasoning", None, {"type": "reasoning", "encrypted_content": "x"}), "[reasoning]"),
+    (("assistant", "other", None, {"type": "web_search_call", "status": "completed"}), "[web_search_call]"),
+    (("assistant", "other", "found it", {"type": "mcp_call"}), "[mcp_call] found it"),
+    (("assistant", "other", None, {"id": "x"}), "[other]"),
+    (said("Once upon", **PARTIAL), "Once upon [incomplete]"),
+    (said(None, **PARTIAL), "[incomplete]"),
+    (("assistant", "message", "Once", {"role": "assistant", **PARTIAL}), "Once [incomplete]"),
+    (("assistant", "message", "", {"role": "assistant", "tokenmem_partial": None}), "[incomplete]"),
+    (called("a", "look", '{"at":', **PARTIAL), 'look({"at":) [incomplete]'),
+]
+
+
+def test_message_log_shows_items_and_what_was_cut_off(database: Database) -> None:
+    database.add_items("c1", *(item for item, _ in ITEM_TEXTS))
+    found = database.read("text", "message_log", "ORDER BY position")
+    assert found == [(text,) for _, text in ITEM_TEXTS]
+
+
+def test_call_log_shows_how_each_call_stands(database: Database) -> None:
+    database.store.append("c1", [user(), user()])
+    database.add_prompt("c1", "d", "Be kind.", '[{"type": "function"}]')
+    database.add_prompt("c1", "e", "Be brief.", "[]")
+    spent = {"window_tokens": 8, "input_tokens": 10, "cached_tokens": 4, "output_tokens": 5}
+    database.add_call("c1", 1, first_position=1, last_position=1, **spent, reply_position=2, reply_messages=1)
+    database.add_call("c1", 2, prompt_digest="d", status="error", error="no such model", request_id="r")
+    database.add_call("c1", 3, prompt_digest="d", status="cancelled", alive_at=seconds_ago(3))
+    database.add_call("c1", 4, prompt_digest="gone", status="cancelled", alive_at=seconds_ago(17))
+    log = database.read("number, status, error, instructions, tools", "call_log", "ORDER BY number")
+    assert log == [
+        (1, "ok", None, None, None),
+        (2, "error", "no such model", "Be kind.", '[{"type": "function"}]'),
+        (3, "running", None, "Be kind.", '[{"type": "function"}]'),
+        (4, "died", None, None, None),
+    ]
+    columns = "first_position, last_position, window_tokens, input_tokens, cached_tokens, output_tokens"
+    rest = "reasoning_tokens, reply_position, reply_messages, latency_ms, first_token_ms, finish_reason"
+    found = database.read(f"{columns}, {rest}", "call_log", "WHERE number = 1")
+    assert found == [(1, 1, 8, 10, 4, 5, None, 2, 1, None, None, None)]
+
+
+def seconds_ago(seconds: int) -> str:
+    return f"{datetime.now(UTC) - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S.000Z}"
+
+
+ERRORS = [
+    # window and input tokens of each call, then what the view says of them, worked out by hand
+    ([(110, 100), (95, 100)], (2, 205, 200, 2.5, -5.0, 10.0)),
+    ([(100, 100)], (1, 100, 100, 0.0, 0.0, 0.0)),
+    ([(103, 100), (101, 100)], (2, 204, 200, 2.0, 0.0, 3.0)),
+    ([(97, 100), (2_999_970, 3_000_000)], (2, 3_000_067, 3_000_100, -1.5, -3.0, 0.0)),
+    ([(1, 3), (2, 3)], (2, 3, 6, -50.0, -66.67, 0.0)),
+    # Halves, which binary fractions miss: 0.075 % and 0.005 %, up and down.
+    ([(1003, 1000), (1000, 1000), (1000, 1000), (1000, 1000)], (4, 4003, 4000, 0.08, 0.0, 0.3)),
+    ([(20001, 20000)], (1, 20001, 20000, 0.01, 0.0, 0.01)),
+    ([(19999, 20000)], (1, 19999, 20000, -0.01, -0.01, 0.0)),
+    ([(2_147_483_647, 1)], (1, 2_147_483_647, 1, 214748364600.0, 0.0, 214748364600.0)),
+]
+
+
+def test_count_error_by_model(database: Database) -> None:
+    database.store.append("c1", [user()])
+    calls = iter(range(1, 100))
+    for model, (counts, _) in enumerate(ERRORS):
+        for window_tokens, input_tokens in counts:
+            spent = {"window_tokens": window_tokens, "input_tokens": input_tokens}
+            database.add_call("c1", next(calls), model=f"m{model}", **spent)
+    for odd in ({"status": "error"}, {"input_tokens": None}, {"window_tokens": None}, {"input_tokens": 0}):
+        database.add_call("c1", next(calls), **({"model": "m0", "window_tokens": 1, "input_tokens": 9} | odd))
+    database.add_call("c1", next(calls), model="failed", status="error", window_tokens=1, input_tokens=1)
+    found = database.read("*", "count_error_by_model", "ORDER BY model")
+    # Decimal on PostgreSQL, float on SQLite: the nearest to the same two places
+    assert [tuple(map(as_float, row)) for row in found] == [
+        (f"m{number}", *row) for number, (_, row) in enumerate(ERRORS)
+    ]
+    if database.prefix:
+        assert [str(value) for value in found[1][4:]] == ["0.00", "0.00", "0.00"]
+
+
+def as_float(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+@pytest.mark.parametrize("view", ["message_log", "tool_calls", "call_windows", "call_log"])
 def test_one_conversation_is_read_by_index(database: Database, view: str) -> None:
     plan = database.plan(view)
     if database.prefix:
-        conditions = re.findall(r"Scan .*on (?:messages|llm_calls|conversations) .*\n(.*)", plan)
+        conditions = re.findall(r"Scan .*on (?:messages|llm_calls|conversations|call_prompts) .*\n(.*)", plan)
         assert conditions
         assert all(re.search(r"(Index|Recheck) Cond: .*id = 'c1'", line) for line in conditions), plan
         return
-    reads = [line for line in plan.splitlines() if line.split()[1] in ("m", "l", "c")]
+    reads = [line for line in plan.splitlines() if line.split()[1] in ("m", "l", "c", "p")]
     assert reads
     assert all(line.startswith("SEARCH") for line in reads), plan
 
@@ -339,6 +542,56 @@ def both(sqlite_url: str, postgres_url: str) -> Iterator[tuple[Database, Databas
     yield databases
     for database in databases:
         database.engine.dispose()
+
+
+ITEM_PAYLOADS = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["function_call", "custom_tool_call", "message", "web_search_call"]) | JSON,
+        **dict.fromkeys(("call_id", "name"), IDS | JSON),
+        **dict.fromkeys(("arguments", "input", "action", "operation", "tokenmem_partial"), JSON),
+        "output": st.lists(PARTS, max_size=3) | PARTS | JSON,
+        "content": st.lists(PARTS, max_size=3) | JSON,
+        "role": st.just("assistant"),
+    },
+)
+KINDS = st.sampled_from(["message", "tool_call", "tool_result", "reasoning", "other"])
+STORED_ITEMS = st.tuples(st.sampled_from(["assistant", "tool"]), KINDS, st.none() | TEXT, ITEM_PAYLOADS)
+
+
+def test_both_engines_answer_alike_for_items(both: tuple[Database, Database]) -> None:
+    @given(st.lists(STORED_ITEMS, min_size=1, max_size=6))
+    @hypothesis_settings(max_examples=100)
+    def alike(items: list[Item]) -> None:
+        answers = []
+        for database in both:
+            database.add_items("c1", *items)
+            log = database.read("position, text", "message_log", "ORDER BY 1")
+            calls = database.read(f"{PAIRS}, name, arguments", "tool_calls", "ORDER BY 1, 2")
+            answers.append((log, calls))
+            database.store.delete("c1")
+        assert answers[0] == answers[1]
+
+    alike()
+
+
+def test_both_engines_count_errors_alike(both: tuple[Database, Database]) -> None:
+    counts = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1) | st.integers(1, 4000))
+
+    @given(st.lists(counts | st.tuples(st.integers(0, 4000), st.just(4000)), min_size=1, max_size=5))
+    @hypothesis_settings(max_examples=60)
+    def alike(calls: list[tuple[int, int]]) -> None:
+        answers = []
+        for database in both:
+            database.store.append("c1", [user()])
+            for number, (window_tokens, input_tokens) in enumerate(calls):
+                database.add_call("c1", number, window_tokens=window_tokens, input_tokens=input_tokens)
+            found = database.read("*", "count_error_by_model")
+            answers.append([tuple(map(as_float, row)) for row in found])
+            database.store.delete("c1")
+        assert answers[0] == answers[1]
+
+    alike()
 
 
 def test_both_engines_answer_alike(both: tuple[Database, Database]) -> None:

@@ -15,8 +15,16 @@ DEFAULT_SCHEMA = "tokenmem"
 """The PostgreSQL schema, unless the caller names another. SQLite has plain names."""
 
 VERSION_TABLE = "tokenmem_alembic_version"
-VIEWS = ("conversation_overview", "message_log", "tool_calls", "usage_by_day", "call_windows")
-TABLES = ("conversations", "messages", "llm_calls", "append_keys")
+VIEWS = (
+    "conversation_overview",
+    "message_log",
+    "tool_calls",
+    "usage_by_day",
+    "call_windows",
+    "call_log",
+    "count_error_by_model",
+)
+TABLES = ("conversations", "messages", "llm_calls", "append_keys", "call_prompts")
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
@@ -90,9 +98,9 @@ def checked_schema(schema: str | None) -> str | None:
 
 
 def tables(schema: str | None) -> sa.MetaData:
-    """The four tables as the newest migration leaves them; `alembic check` compares a database with it."""
+    """The five tables as the newest migration leaves them; `alembic check` compares a database with it."""
     metadata = sa.MetaData(schema=schema)
-    for define in (_conversations, _messages, _llm_calls, _append_keys):
+    for define in (_conversations, _messages, _llm_calls, _append_keys, _call_prompts):
         define(metadata)
     return metadata
 
@@ -132,8 +140,8 @@ def _text(name: str, comment: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable, comment=comment)
 
 
-def _moment(name: str, comment: str) -> sa.Column[Any]:
-    return sa.Column(name, _timestamp(), nullable=False, comment=comment)
+def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, _timestamp(), nullable=nullable, comment=comment)
 
 
 def _conversations(metadata: sa.MetaData) -> None:
@@ -208,6 +216,13 @@ def _llm_calls(metadata: sa.MetaData) -> None:
         _text("error", "What went wrong", nullable=True),
         _text("request_id", "The provider's id of the request", nullable=True),
         _moment("created_at", "When the call was recorded, UTC"),
+        _moment(
+            "alive_at",
+            "While the call runs, when its process last said so, UTC; null once it has ended",
+            nullable=True,
+        ),
+        _integer("reply_messages", "How many messages the reply is, from reply_position on", nullable=True),
+        _text("prompt_digest", "The instructions and tools that were sent, see call_prompts", nullable=True),
         comment="One row a model call: what the model saw and what it cost",
         sqlite_with_rowid=False,
     )
@@ -222,6 +237,23 @@ def _append_keys(metadata: sa.MetaData) -> None:
         _big("first_position", "First message that the append stored"),
         _big("last_position", "Last message that the append stored"),
         _text("digest", "SHA-256 of the messages: tells a retry from another"),
+        _big("call_number", "The model call that the append led to", nullable=True),
         comment="One row an append with an idempotency key, so that a retry stores nothing twice",
+        sqlite_with_rowid=False,
+    )
+
+
+def _call_prompts(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "call_prompts",
+        metadata,
+        _conversation_id(),
+        sa.Column(
+            "digest", _text_key(), primary_key=True, comment="SHA-256 of both: a call names its row by it"
+        ),
+        _text("instructions", "What the model was told before the messages", nullable=True),
+        sa.Column("tools", _json(), comment="The tools' schemas"),
+        _moment("created_at", "When they were first sent, UTC"),
+        comment="One row for each set of instructions and tools that a conversation's calls sent",
         sqlite_with_rowid=False,
     )

@@ -85,7 +85,13 @@ def test_a_repeated_key_stores_nothing_and_tells_the_first_answer(store: Store, 
         first.total_tokens,
     )
     assert again.replayed
-    assert sql.counts() == {"conversations": 1, "messages": 2, "append_keys": 1, "llm_calls": 0}
+    assert sql.counts() == {
+        "conversations": 1,
+        "messages": 2,
+        "append_keys": 1,
+        "llm_calls": 0,
+        "call_prompts": 0,
+    }
 
 
 def test_a_replay_after_other_appends_tells_its_own_positions(stores: Stores) -> None:

@@ -151,7 +151,13 @@ def test_delete(counted: Store, sql: Direct) -> None:
         " ('c2', 1, 'm', 'ok')"
     )
     counted.delete("c1")
-    assert sql.counts() == {"conversations": 1, "messages": 1, "append_keys": 0, "llm_calls": 1}
+    assert sql.counts() == {
+        "conversations": 1,
+        "messages": 1,
+        "append_keys": 0,
+        "llm_calls": 1,
+        "call_prompts": 0,
+    }
     with pytest.raises(errors.ConversationNotFound):
         counted.delete("c1")
     assert counted.append("c1", texts(5)).first_position == 1
@@ -163,7 +169,13 @@ def test_delete_owner(counted: Store, sql: Direct) -> None:
     assert counted.delete_owner("ann") == 2
     assert counted.delete_owner("ann") == 0
     assert [conversation.id for conversation in counted.conversations()] == ["c2", "c4"]
-    assert sql.counts() == {"conversations": 2, "messages": 2, "append_keys": 0, "llm_calls": 0}
+    assert sql.counts() == {
+        "conversations": 2,
+        "messages": 2,
+        "append_keys": 0,
+        "llm_calls": 0,
+        "call_prompts": 0,
+    }
 
 
 def test_nothing_changes_a_conversation_that_is_not_there(counted: Store, sql: Direct) -> None:

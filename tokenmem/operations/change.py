@@ -205,6 +205,7 @@ def update(
 _DELETE = [
     Statement("DELETE FROM {append_keys} WHERE conversation_id = :id"),
     Statement("DELETE FROM {llm_calls} WHERE conversation_id = :id"),
+    Statement("DELETE FROM {call_prompts} WHERE conversation_id = :id"),
     Statement("DELETE FROM {messages} WHERE conversation_id = :id"),
     Statement("DELETE FROM {conversations} WHERE id = :id"),
 ]
