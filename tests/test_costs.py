@@ -122,3 +122,41 @@ class TestOtherParts:
         packed = b"%PDF-1.7" + bytes(120_000)
         assert _part_cost({"type": "file", "file": {"file_data": _data_url(packed)}}) == 3 * 3_000
         assert _part_cost({"type": "file", "file": {"file_data": _data_url(b"hello world")}}) == 2
+
+
+class TestResponsesItems:
+    """Items of the Responses API that have no role, as `parse_messages` stores them."""
+
+    def test_a_call_costs_what_a_chat_message_s_call_costs(self) -> None:
+        function = {"name": "get_weather", "arguments": "{}"}
+        chat = Message.assistant(tool_calls=[{"id": "c", "type": "function", "function": function}])
+        item = {"type": "function_call", "id": "fc_1", "call_id": "c", "status": "completed", **function}
+        assert O200K.count(Message("assistant", kind="tool_call", payload=item)) == O200K.count(chat)
+        custom = {"type": "custom_tool_call", "call_id": "c", "name": "get_weather", "input": "{}"}
+        assert O200K.count(Message("assistant", kind="tool_call", payload=custom)) == O200K.count(chat)
+
+    def test_an_output_costs_what_a_tool_message_costs(self) -> None:
+        chat = O200K.count(Message.tool("sunny in Paris", tool_call_id="c"))
+        item = {"type": "function_call_output", "call_id": "c"}
+        text = Message("tool", "sunny in Paris", kind="tool_result", payload=item)
+        parts = [{"type": "input_text", "text": "sunny in Paris"}]
+        listed = Message("tool", "sunny in Paris", kind="tool_result", payload={**item, "output": parts})
+        assert O200K.count(text) == O200K.count(listed) == chat
+
+    def test_reasoning_costs_by_its_ciphertext_else_its_summary(self) -> None:
+        summary = [{"type": "summary_text", "text": "not a word"}]
+        item: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": summary}
+        open_ = Message("assistant", "not a word", kind="reasoning", payload=item)
+        assert O200K.count(open_) == 4 + O200K.count_text("not a word")
+        sealed = Message("assistant", "x", kind="reasoning", payload={**item, "encrypted_content": "g" * 401})
+        assert O200K.count(sealed) == 4 + 101
+
+    def test_an_unknown_item_costs_its_values(self) -> None:
+        item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "rome"}}
+        expected = O200K.count_text('{"query":"rome"}')
+        assert O200K.count(Message("assistant", kind="other", payload=item)) == 4 + expected
+
+    def test_the_mark_of_a_reply_cut_off_is_free(self) -> None:
+        payload = {"role": "assistant", "tokenmem_partial": {"tool_calls": [{"name": "half a name"}]}}
+        cut_off = Message("assistant", "Once upon", payload=payload)
+        assert O200K.count(cut_off) == O200K.count(Message.assistant("Once upon"))

@@ -2,7 +2,7 @@
 
 Each price says where it comes from. What the provider does not document is estimated so that the sum is
 rather above the bill than below it. "Recordings" are 79 calls to OpenAI's chat completions with the
-`usage` that it billed.
+`usage` that it billed. A price holds for every model; `tokenmem/bills.py` corrects it for one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from tokenmem.models import Message
+from tokenmem.models import PARTIAL, Message
 
 CountText = Callable[[str], int]
 
@@ -27,15 +27,16 @@ _PER_NAME = 1
 # Fitted to the recordings. The name is billed with the call and again with its result. Above that a call
 # and its result cost 5 with gpt-4o and 11 with gpt-5, and several calls in one message with gpt-4o, which
 # wraps them in one of its own, 27 for two: 11 each and 5 once.
-_PER_CALL = 11
-_PER_SEVERAL_CALLS = 5
+PER_CALL = 11
+PER_SEVERAL_CALLS = 5
 
 # OpenAI, "Images and vision", platform.openai.com/docs/guides/images-vision#calculating-costs, the table's
 # row for gpt-4o, gpt-4.1 and gpt-4.5: an image is 85 at low detail; else it is scaled to fit 2,048 by 2,048,
 # then to 768 on its shortest side, and every tile of 512 by 512 is 170 more. (An image is not scaled up.)
 _IMAGE_BASE = 85
 _IMAGE_TILE = 170
-_IMAGE_MAXIMUM = _IMAGE_BASE + 8 * _IMAGE_TILE  # 768 by 2,048 is two tiles by four
+IMAGE_TILES = 8  # at most: 768 by 2,048 is two by four
+_IMAGE_MAXIMUM = _IMAGE_BASE + IMAGE_TILES * _IMAGE_TILE
 _IMAGE_HEADER_CHARACTERS = 350_000  # of base64: room for a JPEG's embedded profiles before its size
 
 # OpenAI, "Managing costs" of the Realtime API, platform.openai.com/docs/guides/realtime-costs: what a user
@@ -51,12 +52,18 @@ _AUDIO_BYTES_PER_SECOND = 4_000
 _FILE_PAGE = 3_000
 _FILE_PAGE_BYTES = 50_000
 
+# OpenAI, "Reasoning models", platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items: what is
+# sent again as ciphertext is billed as the tokens of the reasoning, which only the provider can count.
+# Base64 takes 4 characters for 3 bytes, and a token of prose is about 3 bytes or more in any script, so a
+# token for 4 characters is above. Recordings: 128 tokens in 1,892 characters.
+_CIPHERTEXT_CHARACTERS = 4
+
 # Keys that the provider does not bill: they refer, or describe. The role is counted with the message.
 _FREE = frozenset(
     {
         *("role", "type", "id", "index", "status", "object", "created", "phase"),
         *("tool_call_id", "call_id", "annotations", "logprobs"),
-        *("cache_control", "prompt_cache_breakpoint"),
+        *("cache_control", "prompt_cache_breakpoint", PARTIAL),
     }
 )
 
@@ -67,8 +74,8 @@ def message_tokens(message: Message, count_text: CountText) -> int:
     total = _PER_MESSAGE + count_text(_as_text(message.role))
     if not isinstance(sent, Mapping):
         return total + count_text(_as_text(sent))
-    if sent.get("type") == "function_call":  # an item of the Responses API, not a key of a chat message
-        return total + _call(sent, count_text)
+    if "role" not in sent and isinstance(sent.get("type"), str):  # an item of the Responses API
+        return total + _item(sent, count_text)
     return total + sum(_key(key, value, count_text) for key, value in sent.items())
 
 
@@ -77,9 +84,23 @@ def _as_sent(message: Message) -> Any:
     payload: Any = message.payload
     if payload is None:
         return {"content": message.content}
-    if not isinstance(payload, Mapping) or "content" in payload or "role" not in payload:
+    if not isinstance(payload, Mapping) or "content" in payload:
         return payload
-    return {"content": message.content, **payload}
+    if "role" in payload:
+        return {"content": message.content, **payload}
+    if "output" not in payload and str(payload.get("type")).endswith("_output"):
+        return {"output": message.content, **payload}
+    return payload
+
+
+def _item(item: Mapping[str, Any], count_text: CountText) -> int:
+    """What an item without a role costs above its frame: a call, its output, reasoning, or any other."""
+    kind = item["type"]
+    if kind in ("function_call", "custom_tool_call"):
+        return _call(item, count_text)
+    if kind == "reasoning" and isinstance(item.get("encrypted_content"), str):
+        return math.ceil(len(item["encrypted_content"]) / _CIPHERTEXT_CHARACTERS)
+    return sum(_key(key, value, count_text) for key, value in item.items())
 
 
 def _key(key: str, value: Any, count_text: CountText) -> int:
@@ -121,19 +142,19 @@ def _part(part: Any, count_text: CountText) -> int:
 def _calls(value: Any, count_text: CountText) -> int:
     if not isinstance(value, list):
         return _text(value, count_text)
-    several = _PER_SEVERAL_CALLS if len(value) > 1 else 0
+    several = PER_SEVERAL_CALLS if len(value) > 1 else 0
     return several + sum(_call(call, count_text) for call in value)
 
 
 def _call(call: Any, count_text: CountText) -> int:
     if not isinstance(call, Mapping):
-        return _PER_CALL + _text(call, count_text)
+        return PER_CALL + _text(call, count_text)
     function = call.get("function") or call.get("custom") or call
     if not isinstance(function, Mapping) or "name" not in function:
-        return _PER_CALL + _text(call, count_text)
+        return PER_CALL + _text(call, count_text)
     arguments = function.get("arguments", function.get("input"))
     argument_tokens = 0 if arguments is None else _text(arguments, count_text)
-    return _PER_CALL + 2 * _text(function["name"], count_text) + argument_tokens
+    return PER_CALL + 2 * _text(function["name"], count_text) + argument_tokens
 
 
 def _text_part(part: Mapping[str, Any], count_text: CountText) -> int | None:
@@ -142,18 +163,30 @@ def _text_part(part: Mapping[str, Any], count_text: CountText) -> int | None:
 
 
 def _image_part(part: Mapping[str, Any], _: CountText) -> int:
+    is_low, size = image_of(part)
+    if is_low:
+        return _IMAGE_BASE
+    return _IMAGE_MAXIMUM if size is None else image_tokens(*size)
+
+
+def image_of(part: Mapping[str, Any]) -> tuple[bool, tuple[int, int] | None]:
+    """Whether the part asks for low detail, else the image's width and height in pixels where it tells."""
     image = part.get("image_url")
     url, detail = (image.get("url"), image.get("detail")) if isinstance(image, Mapping) else (image, None)
     if "low" in (detail, part.get("detail")):
-        return _IMAGE_BASE
-    size = image_size(_decoded(url, _IMAGE_HEADER_CHARACTERS))
-    return _IMAGE_MAXIMUM if size is None else image_tokens(*size)
+        return True, None
+    return False, image_size(_decoded(url, _IMAGE_HEADER_CHARACTERS))
 
 
 def image_tokens(width: int, height: int) -> int:
     """What an image of this size in pixels, both at least 1, costs at high detail, in tokens."""
+    return _IMAGE_BASE + _IMAGE_TILE * image_tiles(width, height)
+
+
+def image_tiles(width: int, height: int) -> int:
+    """How many tiles cover an image of this size in pixels, both at least 1, after it is scaled down."""
     scale = min(Fraction(1), Fraction(2048, max(width, height)), Fraction(768, min(width, height)))
-    return _IMAGE_BASE + _IMAGE_TILE * math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
+    return math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
@@ -238,6 +271,8 @@ def _decoded(source: Any, characters: int | None = None) -> bytes:
 _PRICES: Mapping[str, Callable[[Any, CountText], int]] = {
     "name": _name,
     "content": _content,
+    "output": _content,
+    "summary": _content,
     "tool_calls": _calls,
     "function_call": _call,
 }
@@ -246,6 +281,8 @@ _PARTS: Mapping[str, Callable[[Mapping[str, Any], CountText], int | None]] = {
     "text": _text_part,
     "input_text": _text_part,
     "output_text": _text_part,
+    "summary_text": _text_part,
+    "reasoning_text": _text_part,
     "refusal": _text_part,
     "image_url": _image_part,
     "input_image": _image_part,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args
 
 from tokenmem.errors import InvalidArgument, InvalidMessage
+from tokenmem.items import split_item
 from tokenmem.models import JSONObject, Message, Role, plain_message, text_of_parts
 
 ROLES: tuple[str, ...] = get_args(Role)
@@ -23,7 +24,10 @@ class PydanticMessage(Protocol):
 
 
 MessageLike = Message | Mapping[str, Any] | PydanticMessage
-"""What `append` takes: a Message, an OpenAI message as a dict, or one as the openai package returns it."""
+"""What `append` takes: a Message, an OpenAI message as a dict, or one as the openai package returns it.
+
+An item of the Responses API is a message too: a function_call, its output, reasoning, or any other.
+"""
 
 MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
@@ -81,17 +85,33 @@ def _parse(message: MessageLike, where: str) -> Message:
     else:
         raise InvalidMessage(f"{where} is a {type(message).__name__}; pass a Message or a dict with a role")
     check_json(original, where)
+    if "role" not in original and "type" in original:
+        return _parse_item(message, original, where)
     role = _role(original, where)
     content = _content(original, where)
     kind = _kind(role, original, where)
     if pinned and kind != "message":
         raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
     text, payload = _split(original, content)
-    if isinstance(message, Message) and (message.role, message.content) != (role, text):
+    if isinstance(message, Message):
+        _check_derived(message, role, text, where)
+    return Message(role, text, kind=kind, payload=payload, pinned=pinned)
+
+
+def _parse_item(message: MessageLike, item: JSONObject, where: str) -> Message:
+    role, kind, text, payload = split_item(item, where)
+    if isinstance(message, Message):
+        if message.pinned:
+            raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
+        _check_derived(message, role, text, where)
+    return Message(role, text, kind=kind, payload=payload)
+
+
+def _check_derived(message: Message, role: str, text: str | None, where: str) -> None:
+    if (message.role, message.content) != (role, text):
         raise InvalidMessage(
             f"{where}: role or content differ from the payload's; change the dict of to_openai() instead"
         )
-    return Message(role, text, kind=kind, payload=payload, pinned=pinned)
 
 
 def _check_fields(message: Message, where: str) -> None:

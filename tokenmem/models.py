@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 StartOn = Literal["message", "step", "turn"]
 JSONObject = dict[str, Any]
+PARTIAL = "tokenmem_partial"
+"""The key in a payload that marks a reply which was cut off, so that only its part is stored. Never sent.
+
+Its value is what had arrived besides the text: the beginnings of tool calls, where there are any.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,11 @@ class Message:
         """The result of the tool call with this id."""
         payload = {"role": "tool", "tool_call_id": tool_call_id}
         return cls("tool", content, kind="tool_result", payload=payload)
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is the part that had arrived of a reply that was cut off."""
+        return self.payload is not None and PARTIAL in self.payload
 
     def to_openai(self) -> JSONObject:
         """The provider's message, equal to the one that went in; the caller may change it."""
@@ -204,6 +214,92 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that the model asks for.
+
+    Attributes:
+        id: what its result must name.
+        name: the tool's name.
+        arguments: JSON text as the model wrote it; a custom tool's input is any text.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class LLMCall:
+    """A call of a model: what it saw and what it cost.
+
+    Attributes:
+        conversation_id: the conversation.
+        number: the call's number in it, from 1.
+        model: the model that was asked.
+        first_position: the first message of the window that was sent, besides the pinned ones; None where
+            there was none.
+        last_position: the last one.
+        window_tokens: our count of the whole prompt, instructions and tools included, in tokens.
+        input_tokens: the provider's count of it; None where it told none, as with all of its numbers.
+        cached_tokens: how many of these came from its prompt cache.
+        output_tokens: its count of the reply, reasoning included.
+        reasoning_tokens: how many of these were spent on reasoning.
+        reply_position: where the reply, or the part of it that arrived, is stored; None where nothing is.
+        reply_messages: how many messages the reply is, from there on.
+        latency_ms: from the request to the end of the reply, in milliseconds.
+        first_token_ms: from the request to the first of the reply's text, in milliseconds; when streaming.
+        finish_reason: why the model stopped, in the provider's word.
+        status: ok, error or cancelled. A call that runs, or whose process died, is cancelled until it ends.
+        error: what went wrong, in a few words without the conversation's text.
+        request_id: the provider's id of the request.
+        created_at: when it began, in UTC.
+    """
+
+    conversation_id: str
+    number: int
+    model: str
+    first_position: int | None
+    last_position: int | None
+    window_tokens: int | None
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    reply_position: int | None
+    reply_messages: int | None
+    latency_ms: int | None
+    first_token_ms: int | None
+    finish_reason: str | None
+    status: str
+    error: str | None
+    request_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model answered, as it is stored.
+
+    Attributes:
+        text: what it says; "" where it only calls tools.
+        message: its message, the one with the text where it is several.
+        window: what it was sent besides instructions and tools.
+        call: the record of the call.
+        messages: all that it is, in order; several with the Responses API.
+        tool_calls: the tools that it calls; answer them all with `send_tool_results`.
+        replayed: True where the idempotency key was known and the reply is the stored one.
+    """
+
+    text: str
+    message: Message
+    window: Window
+    call: LLMCall
+    messages: tuple[Message, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A place where a database breaks one of the invariants that `verify` checks.
 
@@ -222,9 +318,14 @@ def provider_message(role: str, content: str | None, payload: JSONObject | None)
     """The provider's message, equal to the one that went in; the payload becomes part of it."""
     if payload is None:
         return {"role": role, "content": content}
-    if content is None or "content" in payload or "role" not in payload:
+    payload.pop(PARTIAL, None)
+    if content is None or "content" in payload:
         return payload
-    return {"role": payload.pop("role"), "content": content, **payload}
+    if "role" in payload:
+        return {"role": payload.pop("role"), "content": content, **payload}
+    if "output" not in payload and str(payload.get("type")).endswith("_output"):
+        payload["output"] = content  # an item of the Responses API
+    return payload
 
 
 def text_of_parts(parts: Sequence[Any]) -> str | None:

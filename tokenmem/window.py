@@ -133,7 +133,7 @@ def calls_to_look_for(messages: Sequence[Message]) -> set[str]:
             headed = True
             called.update(call_ids(message))
         elif headed:
-            missing.update(_answered_ids(message) - called)
+            missing.update(answered_ids(message) - called)
     return missing
 
 
@@ -146,7 +146,7 @@ def _tied_to(messages: Sequence[Message], before: Before) -> list[int]:
         if message.kind == "tool_result":
             # An id is not unique in a conversation: the newest call before the result is meant. A result
             # without an id, or whose id no call has, belongs to the message that its run of results follows.
-            known = [calls[answered] for answered in _answered_ids(message) if answered in calls]
+            known = [calls[answered] for answered in answered_ids(message) if answered in calls]
             tied_to[index] = min(known, default=before_results)
             continue
         if (messages[index - 1].kind if index else before.kind) == "reasoning":
@@ -156,17 +156,22 @@ def _tied_to(messages: Sequence[Message], before: Before) -> list[int]:
     return tied_to
 
 
-def call_ids(message: Message) -> set[str]:
-    """The ids of the tool calls that a message makes: in `tool_calls`, or in parts of its content."""
+def call_ids(message: Message) -> list[str]:
+    """The ids of the tool calls that a message makes: in `tool_calls`, in its parts, or its own."""
     payload = message.payload or {}
     calls = [*(payload.get("tool_calls") or []), *_parts(payload, "tool_use", "tool_call")]
-    return {call["id"] for call in calls if isinstance(call.get("id"), str)}
+    ids = [call.get("id") for call in calls]
+    if message.kind == "tool_call":  # an item of the Responses API
+        ids.append(payload.get("call_id"))
+    return [call_id for call_id in ids if isinstance(call_id, str)]
 
 
-def _answered_ids(message: Message) -> set[str]:
+def answered_ids(message: Message) -> set[str]:
+    """The ids of the tool calls that a message answers."""
     payload = message.payload or {}
     answers = [
         payload.get("tool_call_id"),
+        payload.get("call_id") if message.kind == "tool_result" else None,
         *(part.get("tool_use_id") for part in _parts(payload, "tool_result")),
     ]
     return {answered for answered in answers if isinstance(answered, str) and answered}
