@@ -11,34 +11,39 @@ from typing import Any
 import openai
 import pytest
 
-from tests.openai_server import ScriptedServer, scripted_server
 from tokenmem import ConversationChain, ConversationTokenBufferMemory, OpenAIChat, OpenAICompletion, Store
 from tokenmem.errors import InvalidArgument, InvalidMessage
 from tokenmem.llms import ask, ask_async, check_llm
+from tokenmem.testing import Answer, Failure, ModelServer, RawReply, Reply
 
 MODELS = [OpenAICompletion, OpenAIChat]
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
+def server() -> Iterator[ModelServer]:
+    with ModelServer([]) as running:
         yield running
+        assert running.problems == []
 
 
 @pytest.fixture
-def client(server: ScriptedServer) -> Iterator[openai.OpenAI]:
+def client(server: ModelServer) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=server.base_url, api_key="key", max_retries=0) as client:
         yield client
 
 
-def async_client(server: ScriptedServer) -> openai.AsyncOpenAI:
+def asked(server: ModelServer) -> list[tuple[str, dict[str, Any]]]:
+    return [(request.path, request.body) for request in server.requests]
+
+
+def async_client(server: ModelServer) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=server.base_url, api_key="key", max_retries=0)
 
 
 def test_completion_sends_the_prompt_and_returns_the_text_unstripped(
-    server: ScriptedServer, client: openai.OpenAI
+    server: ModelServer, client: openai.OpenAI
 ) -> None:
-    server.replies = [" Hi there!\n"]
+    server.reply_with([Answer(" Hi there!\n")])
     assert OpenAICompletion(client=client)("Human: hi\nAI:") == " Hi there!\n"
     body = {
         "model": "gpt-3.5-turbo-instruct",
@@ -46,11 +51,11 @@ def test_completion_sends_the_prompt_and_returns_the_text_unstripped(
         "temperature": 0.7,
         "max_tokens": 256,
     }
-    assert server.requests == [("/v1/completions", body)]
+    assert asked(server) == [("/v1/completions", body)]
 
 
-def test_chat_sends_one_users_message(server: ScriptedServer, client: openai.OpenAI) -> None:
-    server.replies = [" Hi! "]
+def test_chat_sends_one_users_message(server: ModelServer, client: openai.OpenAI) -> None:
+    server.reply_with([Answer(" Hi! ")])
     llm = OpenAIChat("gpt-4o", client=client, temperature=0)
     assert llm.invoke("hello", stop=["\n"]) == " Hi! "
     body = {
@@ -59,33 +64,33 @@ def test_chat_sends_one_users_message(server: ScriptedServer, client: openai.Ope
         "temperature": 0,
         "stop": ["\n"],
     }
-    assert server.requests == [("/v1/chat/completions", body)]
+    assert asked(server) == [("/v1/chat/completions", body)]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_awaited_it_asks_the_same(
-    model: type[OpenAICompletion | OpenAIChat], server: ScriptedServer, client: openai.OpenAI
+    model: type[OpenAICompletion | OpenAIChat], server: ModelServer, client: openai.OpenAI
 ) -> None:
     async def awaited() -> str:
         async with async_client(server) as client:
             return await model(async_client=client).ainvoke("hello", top_p=0.5)
 
-    server.replies = ["yes", "yes", "yes"]
+    server.reply_with(Answer("yes"))
     assert asyncio.run(awaited()) == "yes"
     assert asyncio.run(model(client=client).ainvoke("hello", top_p=0.5)) == "yes"  # in a thread
     assert model(client=client).invoke("hello", top_p=0.5) == "yes"
-    first, second, third = server.requests
+    first, second, third = asked(server)
     assert first == second == third
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_clients_of_its_own_are_made_at_first_use(
-    model: type[OpenAICompletion | OpenAIChat], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    model: type[OpenAICompletion | OpenAIChat], server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = model()
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    server.replies = ["one", "two", "three"]
+    server.reply_with([Answer("one"), Answer("two"), Answer("three")])
     assert llm("a") == "one"
     assert llm.client is llm.client
     llm.client.close()
@@ -107,24 +112,24 @@ def test_no_api_key_is_openais_own_error(monkeypatch: pytest.MonkeyPatch) -> Non
         OpenAICompletion()("hi")
 
 
-def test_a_failed_request_is_openais_own_error(server: ScriptedServer, client: openai.OpenAI) -> None:
-    server.replies = [(429, {"error": {"message": "slow down"}})]
+def test_a_failed_request_is_openais_own_error(server: ModelServer, client: openai.OpenAI) -> None:
+    server.reply_with([Failure(429, message="slow down")])
     with pytest.raises(openai.RateLimitError, match="slow down"):
         OpenAIChat(client=client)("hi")
 
 
 @pytest.mark.parametrize(
     ("reply", "said"),
-    [(None, "finish_reason 'stop'"), ((200, {"choices": []}), "no choices")],
+    [(Answer(None), "finish_reason 'stop'"), (RawReply({"choices": []}), "no choices")],
     ids=["null", "no choices"],
 )
-def test_an_answer_without_text(reply: Any, said: str, server: ScriptedServer, client: openai.OpenAI) -> None:
-    server.replies = [reply]
+def test_an_answer_without_text(reply: Reply, said: str, server: ModelServer, client: openai.OpenAI) -> None:
+    server.reply_with([reply])
     with pytest.raises(InvalidMessage, match=said):
         OpenAIChat(client=client)("hi")
 
 
-def test_clients_of_the_wrong_colour(server: ScriptedServer, client: openai.OpenAI) -> None:
+def test_clients_of_the_wrong_colour(server: ModelServer, client: openai.OpenAI) -> None:
     wrong: Any = async_client(server)
     with pytest.raises(InvalidArgument, match="pass it as async_client"):
         OpenAIChat(client=wrong)
@@ -137,26 +142,27 @@ def test_clients_of_the_wrong_colour(server: ScriptedServer, client: openai.Open
 
 
 def test_through_the_chain_into_the_database(
-    server: ScriptedServer, client: openai.OpenAI, database_url: str
+    server: ModelServer, client: openai.OpenAI, database_url: str
 ) -> None:
-    server.replies = [" Hello!", (500, {"error": {"message": "broken"}}), " Again!"]
+    server.reply_with([Answer(" Hello!"), Failure(500, message="broken"), Answer(" Again!")])
     llm = OpenAICompletion(client=client)
     with Store(database_url) as store:
         store.upgrade()
         memory = ConversationTokenBufferMemory(llm=llm, store=store, conversation_id="c")
         chain = ConversationChain(llm=llm, memory=memory)
         assert chain.predict(input="hi", stop=["Human:"]) == " Hello!"
-        assert server.requests[0][1]["stop"] == ["Human:"]
+        assert server.requests[0].body["stop"] == ["Human:"]
         with pytest.raises(openai.InternalServerError, match="broken"):
             chain.predict(input="lost")
         assert chain.predict(input="once more") == " Again!"
         assert [message.content for message in store.messages("c")] == [
             "hi",
             " Hello!",
+            "lost",
             "once more",
             " Again!",
         ]
-    assert server.requests[2][1]["prompt"].endswith("Human: hi\nAI:  Hello!\nHuman: once more\nAI:")
+    assert server.requests[2].body["prompt"].endswith("AI:  Hello!\nHuman: lost\nHuman: once more\nAI:")
 
 
 def test_repr_names_the_model_and_no_key(client: openai.OpenAI) -> None:
