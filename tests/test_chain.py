@@ -148,7 +148,7 @@ def test_invoke_tells_the_input_the_history_and_the_response(store: Store, await
 
 
 @pytest.mark.parametrize("awaited", [False, True])
-def test_when_the_model_raises_nothing_is_stored(
+def test_when_the_model_raises_the_input_and_the_call_are_kept(
     store: Store, awaited: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = RuntimeError("overloaded")
@@ -156,12 +156,22 @@ def test_when_the_model_raises_nothing_is_stored(
     with pytest.raises(RuntimeError) as raised:
         asyncio.run(chain.apredict(input="hi")) if awaited else chain.predict(input="hi")
     assert raised.value is error
-    assert store.conversations() == []
+    assert [message.content for message in store.messages("c")] == ["hi"]
+    (call,) = store.calls("c")
+    assert (call.status, call.error, call.model) == ("error", "RuntimeError", "Scripted")
     assert capsys.readouterr().out == PRINTED.format(documented_prompt([], "hi")).removesuffix(
         "\n> Finished chain.\n"
     )
     assert chain.predict(input="hi again") == "hello"
-    assert len(store.messages("c")) == 2
+    assert [message.content for message in store.messages("c")] == ["hi", "hi again", "hello"]
+    assert [call.status for call in store.calls("c")] == ["error", "ok"]
+
+
+def test_where_pinned_messages_alone_do_not_fit_the_history_is_empty(store: Store) -> None:
+    store.append("c", [Message.system("word " * 50, pinned=True)])
+    chain = chain_on(store, Scripted("hello"), {"max_token_limit": 10})
+    assert chain.predict(input="hi") == "hello"
+    assert chain.llm.prompts == [documented_prompt([], "hi")]
 
 
 @pytest.mark.parametrize("answer", [None, 7, "a\0b"])
@@ -171,7 +181,8 @@ def test_an_answer_that_cannot_be_stored(store: Store, answer: Any) -> None:
         chain.predict(input="hi")
     with pytest.raises(InvalidMessage):
         asyncio.run(chain.apredict(input="hi"))
-    assert store.conversations() == []
+    assert [message.role for message in store.messages("c")] == ["user", "user"]
+    assert [call.status for call in store.calls("c")] == ["error", "error"]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_store_on_sqlite_imports_only_what_it_needs() -> None:
 
 
 def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
-    assert len(errors.__all__) == 12
+    assert len(errors.__all__) == 14
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.TokenmemError)

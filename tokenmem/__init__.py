@@ -9,9 +9,19 @@ if TYPE_CHECKING:
     from tokenmem import errors
     from tokenmem.async_store import AsyncStore
     from tokenmem.chain import ConversationChain
+    from tokenmem.chat import AsyncChat, Chat
     from tokenmem.llms import OpenAIChat, OpenAICompletion
     from tokenmem.memory import ConversationTokenBufferMemory
-    from tokenmem.models import Appended, Conversation, Message, Problem, Window
+    from tokenmem.models import (
+        Appended,
+        Conversation,
+        LLMCall,
+        Message,
+        Problem,
+        Reply,
+        ToolCall,
+        Window,
+    )
     from tokenmem.store import Store
     from tokenmem.tokens import TiktokenCounter, TokenCounter, TranscriptCounter
 
@@ -20,17 +30,22 @@ __version__ = "0.1.0"
 # Names are imported when they are first used, so that `import tokenmem` costs next to nothing.
 _MODULES = {
     "Appended": "models",
+    "AsyncChat": "chat",
     "AsyncStore": "async_store",
+    "Chat": "chat",
     "Conversation": "models",
     "ConversationChain": "chain",
     "ConversationTokenBufferMemory": "memory",
+    "LLMCall": "models",
     "Message": "models",
     "OpenAIChat": "llms",
     "OpenAICompletion": "llms",
     "Problem": "models",
+    "Reply": "models",
     "Store": "store",
     "TiktokenCounter": "tokens",
     "TokenCounter": "tokens",
+    "ToolCall": "models",
     "TranscriptCounter": "tokens",
     "Window": "models",
     "errors": "",
@@ -38,17 +53,22 @@ _MODULES = {
 
 __all__ = [
     "Appended",
+    "AsyncChat",
     "AsyncStore",
+    "Chat",
     "Conversation",
     "ConversationChain",
     "ConversationTokenBufferMemory",
+    "LLMCall",
     "Message",
     "OpenAIChat",
     "OpenAICompletion",
     "Problem",
+    "Reply",
     "Store",
     "TiktokenCounter",
     "TokenCounter",
+    "ToolCall",
     "TranscriptCounter",
     "Window",
     "errors",

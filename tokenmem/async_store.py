@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tokenmem.async_engine import async_single_statement_engine, open_async_engine
 from tokenmem.engine import default_schema, shown, single_statement_engine
 from tokenmem.formats import ConversationLine, MessageLike
-from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
+from tokenmem.models import Appended, Conversation, JSONObject, LLMCall, Message, Problem, StartOn, Window
 from tokenmem.operations.retention import Purged
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.runners import (
@@ -123,6 +123,17 @@ class AsyncStore:
     ) -> list[Message]:
         """See Store.messages."""
         return await self._run(self._procedures.messages(conversation_id, after, before, limit, newest_first))
+
+    async def calls(
+        self,
+        conversation_id: str,
+        *,
+        after: int | None = None,
+        limit: int | None = 100,
+        newest_first: bool = False,
+    ) -> list[LLMCall]:
+        """See Store.calls."""
+        return await self._run(self._procedures.calls(conversation_id, after, limit, newest_first))
 
     async def conversation(self, conversation_id: str) -> Conversation:
         """See Store.conversation."""

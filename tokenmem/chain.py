@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
-from tokenmem.errors import InvalidArgument
-from tokenmem.llms import LLM, ask, ask_async, check_llm
+from tokenmem.arguments import LONGEST_ID
+from tokenmem.async_store import AsyncStore
+from tokenmem.chat.answers import Answer, storable
+from tokenmem.chat.prompt import NoResult
+from tokenmem.chat.runners import AsyncModelRunner, ModelRunner
+from tokenmem.chat.settings import Settings
+from tokenmem.chat.turn import Asked, Prepared, Turns
+from tokenmem.errors import InvalidArgument, WindowTooSmall
+from tokenmem.formats import parse_messages
+from tokenmem.llms import LLM, ask, ask_async, callable_at_once, check_llm
 from tokenmem.memory import STOP, ConversationTokenBufferMemory, names, said
-from tokenmem.models import Message
+from tokenmem.models import JSONObject, Message, Reply
+from tokenmem.procedures import Procedures
+from tokenmem.runners import run, run_async
+from tokenmem.steps import Procedure
+from tokenmem.store import Store
+from tokenmem.tokens import TokenCounter
 
 DEFAULT_PROMPT = (
     "The following is a friendly conversation between a human and an AI. The AI is talkative and provides "
@@ -36,10 +52,11 @@ class Prompt(Protocol):
 
 
 class ConversationChain:
-    """A conversation with a model: load the history, ask, store the exchange.
+    """A conversation with a model: store what the user says, load what was said before, ask, store the rest.
 
-    No connection is held while the model thinks. When the model raises, nothing is stored and the error
-    reaches the caller unchanged.
+    The turn is Chat's: no connection is held while the model thinks, and each call leaves its record in
+    `llm_calls`. When the model raises, the user's message stays, the record tells, and the error reaches the
+    caller unchanged.
 
     Args:
         llm: a function of a text that returns a text, plain or `async`; or an object with `invoke` or
@@ -104,19 +121,20 @@ class ConversationChain:
         Args:
             input: what the user says, or a dict that has it under the input key.
         """
-        inputs = self._inputs(input)
-        messages = self.memory.newest()
-        text = ask(self.llm, self._begin(inputs, messages), **_options(inputs))
-        self.memory.save_context(inputs, {self.output_key: text})
-        return self._end(inputs, messages, text)
+        turn = _ChainTurn(self, self._inputs(input))
+        callable_at_once(self.llm)
+        store = self.memory.sync_store()
+        with closing(ModelRunner(store._runner, turn.endpoint(self.llm))) as runner:
+            return turn.end(run(turn.on(store), runner))
 
     async def ainvoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
         """As `invoke`, on either store; an llm that is not async runs in a thread."""
-        inputs = self._inputs(input)
-        messages = await self.memory.anewest()
-        text = await ask_async(self.llm, self._begin(inputs, messages), **_options(inputs))
-        await self.memory.asave_context(inputs, {self.output_key: text})
-        return self._end(inputs, messages, text)
+        turn = _ChainTurn(self, self._inputs(input))
+        store, runs = await self.memory.async_runner()
+        with closing(AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False)) as runner:
+            reply = await run_async(turn.on(store), runner)
+            runner.raise_cancelled()
+            return turn.end(reply)
 
     def _inputs(self, given: object) -> dict[str, Any]:
         """The inputs by name, checked before the model is asked: an answer that cannot be stored is lost."""
@@ -128,7 +146,7 @@ class ConversationChain:
         self.memory.exchange(inputs, {self.output_key: ""})
         return inputs
 
-    def _begin(self, inputs: Mapping[str, Any], messages: list[Message]) -> str:
+    def begin(self, inputs: Mapping[str, Any], messages: list[Message]) -> str:
         """The prompt, printed where the chain is verbose."""
         history = self.memory.render(messages)
         values = {self.memory.memory_key: history, self.input_key: inputs[self.input_key]}
@@ -138,11 +156,115 @@ class ConversationChain:
             print("Prompt after formatting:\n" + _styled(prompt, _GREEN))
         return prompt
 
-    def _end(self, inputs: dict[str, Any], messages: list[Message], text: str) -> dict[str, Any]:
+    def end(self, inputs: dict[str, Any], messages: list[Message], text: str) -> dict[str, Any]:
+        """What `invoke` returns; the end is printed where the chain is verbose."""
         if self.verbose:
             print("\n" + _styled("> Finished chain.", _BOLD))
         history = messages if self.memory.return_messages else self.memory.render(messages)
         return {**inputs, self.memory.memory_key: history, self.output_key: text}
+
+
+class _ChainTurn:
+    """One turn of a chain as Chat runs it: the model takes a text, made of what was said before."""
+
+    OPTIONAL: Mapping[str, str] = {}
+    RESERVED: frozenset[str] = frozenset()
+    streams = False
+
+    def __init__(self, chain: ConversationChain, inputs: dict[str, Any]) -> None:
+        self.chain = chain
+        self.inputs = inputs
+        self.history: list[Message] = []
+        self.nothing_fits = False
+
+    def on(self, store: Store | AsyncStore) -> Procedure[Reply]:
+        """The turn's procedure on the memory's store."""
+        memory = self.chain.memory
+        message, _ = memory.exchange(self.inputs, {self.chain.output_key: ""})
+        asked = Asked(memory.conversation_id, parse_messages([message]))
+        return _ChainTurns(store._procedures, self._settings(), self).turn(asked)
+
+    def _settings(self) -> Settings:
+        memory = self.chain.memory
+        return Settings(
+            api=self,
+            model=_model_name(self.chain.llm),
+            head=_options(self.inputs),
+            window_limit=memory.max_token_limit,
+            extra=0,
+            token_limit=memory.max_token_limit,
+            stride=None,
+            start_on="message",
+            oversized_results="refuse",
+            counter=memory.counter,
+            no_result_tokens=0,
+            instructions=None,
+            tools_json=None,
+            digest=None,
+            cache_key=False,
+            new_beside_limit=True,
+        )
+
+    def endpoint(self, client: LLM) -> Callable[..., Any]:
+        """What asks the llm."""
+        return partial(ask, client)
+
+    def endpoint_async(self, client: LLM) -> Callable[..., Any]:
+        """The same, to be awaited."""
+        return partial(ask_async, client)
+
+    def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:  # noqa: ARG002
+        """All of a window: a transcript may begin and end anywhere."""
+        return list(messages)
+
+    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:  # noqa: ARG002
+        """The llm's prompt: what was said before, and what the user says now."""
+        self.history = [] if self.nothing_fits else list(messages[:-1])
+        return {**head, "prompt": self.chain.begin(self.inputs, self.history)}
+
+    def read(self, response: str) -> Answer:
+        """What the llm says.
+
+        Raises:
+            InvalidMessage: it cannot be stored.
+        """
+        return Answer(parse_messages([Message.assistant(said(response, "the llm's answer"))]), response)
+
+    def reader(self) -> None:
+        """There are no streams."""
+
+    def end(self, reply: Reply) -> dict[str, Any]:
+        """What the chain returns."""
+        return self.chain.end(self.inputs, self.history, reply.text)
+
+
+class _ChainTurns(Turns):
+    def __init__(self, procedures: Procedures, settings: Settings, turn: _ChainTurn) -> None:
+        super().__init__(procedures, settings)
+        self._turn = turn
+
+    @property
+    def counter(self) -> TokenCounter:
+        """The memory's."""
+        return self.settings.counter
+
+    def open(self, asked: Asked, prepared: Prepared) -> Procedure[Any]:
+        """As Chat's; where not even the pinned messages fit, the history is empty, as the memory's is."""
+        try:
+            return (yield from super().open(asked, prepared))
+        except WindowTooSmall as error:
+            self._turn.nothing_fits = True
+            self.settings = replace(self.settings, window_limit=error.token_count)
+            return (yield from super().open(asked, prepared))
+
+
+def _model_name(llm: LLM) -> str:
+    """By what name a call is recorded: the model's own, else the function's or the class's."""
+    for attribute in ("model", "model_name", "__name__"):
+        name = getattr(llm, attribute, None)
+        if isinstance(name, str) and 0 < len(name) <= LONGEST_ID and storable(name):
+            return name
+    return type(llm).__name__
 
 
 def _options(inputs: Mapping[str, Any]) -> dict[str, Any]:

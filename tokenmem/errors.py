@@ -11,6 +11,8 @@
     ├── SchemaOutOfDate
     ├── DatabaseError
     │   └── DatabaseUnavailable   worth another try
+    ├── ModelError
+    ├── TooManyModelCalls
     └── MissingExtra            (also an ImportError)
 
 A message names the value that was wrong and what to do about it. It never carries the text of a
@@ -30,9 +32,11 @@ __all__ = [
     "InvalidArgument",
     "InvalidMessage",
     "MissingExtra",
+    "ModelError",
     "PositionConflict",
     "SchemaOutOfDate",
     "TokenmemError",
+    "TooManyModelCalls",
     "UnknownTokenCounter",
     "WindowTooSmall",
 ]
@@ -125,6 +129,20 @@ class DatabaseUnavailable(DatabaseError):
 
     Nothing of the operation was stored, unless the connection was lost during the commit itself: repeat
     it with an `idempotency_key` and it is stored once. (A purge keeps the batches that it had finished.)
+    """
+
+
+class ModelError(TokenmemError):
+    """A model's answer ended before it was complete, says that it failed, or is none.
+
+    What the openai package raises reaches the caller unchanged; this is for what it does not notice.
+    """
+
+
+class TooManyModelCalls(TokenmemError):
+    """`run` has called the model as often as it was allowed to, and the model still calls tools.
+
+    All that was said is stored; the last calls have no results.
     """
 
 

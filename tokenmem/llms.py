@@ -45,6 +45,18 @@ def check_llm(llm: object) -> None:
         )
 
 
+def callable_at_once(llm: LLM) -> Callable[..., Any]:
+    """What answers a prompt without being awaited: `invoke`, else the object itself.
+
+    Raises:
+        InvalidArgument: the model can only be awaited.
+    """
+    call = _method(llm, "invoke") or (llm if callable(llm) else None)
+    if call is None or _is_async(call):
+        raise _only_async(llm)
+    return call
+
+
 def ask(llm: LLM, prompt: str, **options: Any) -> str:
     """The model's answer as it came, not stripped. `invoke` goes before calling the object itself.
 
@@ -53,9 +65,7 @@ def ask(llm: LLM, prompt: str, **options: Any) -> str:
         InvalidMessage: the answer is no text.
         Whatever the model raises, unchanged.
     """
-    call = _method(llm, "invoke") or (llm if callable(llm) else None)
-    if call is None or _is_async(call):
-        raise _only_async(llm)
+    call = callable_at_once(llm)
     answer = call(prompt, **options)
     if inspect.isawaitable(answer):
         if inspect.iscoroutine(answer):

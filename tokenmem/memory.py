@@ -22,6 +22,8 @@ from tokenmem.formats import check_text
 from tokenmem.llms import LLM
 from tokenmem.models import Message
 from tokenmem.procedures import resolve_counter
+from tokenmem.runners import AsyncRunner, Runner
+from tokenmem.steps import Step
 from tokenmem.store import Store
 from tokenmem.tokens import TiktokenCounter, TokenCounter, TranscriptCounter
 
@@ -78,7 +80,7 @@ class ConversationTokenBufferMemory:
         counter: str | TokenCounter | None = None,
     ) -> None:
         self._transcript = TranscriptCounter(_encoding_of(llm), human_prefix, ai_prefix)
-        self._counter = _counter(counter, self._transcript)
+        self.counter = _counter(counter, self._transcript)
         self.llm = llm
         self.max_token_limit = checked_number(max_token_limit, "max_token_limit")
         self.return_messages = return_messages
@@ -157,13 +159,13 @@ class ConversationTokenBufferMemory:
             TokenmemError: the database could not be used, as for Store.
         """
         exchange = self.exchange(inputs, outputs)
-        self._sync_store().append(self.conversation_id, exchange, counter=self._counter)
+        self.sync_store().append(self.conversation_id, exchange, counter=self.counter)
 
     async def asave_context(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """As `save_context`, on either store."""
         if isinstance(self.store, AsyncStore):
             exchange = self.exchange(inputs, outputs)
-            await self.store.append(self.conversation_id, exchange, counter=self._counter)
+            await self.store.append(self.conversation_id, exchange, counter=self.counter)
         else:
             await asyncio.to_thread(self.save_context, inputs, outputs)
 
@@ -174,7 +176,7 @@ class ConversationTokenBufferMemory:
             InvalidArgument: the memory is on an AsyncStore.
             TokenmemError: the database could not be used, as for Store.
         """
-        store = self._sync_store()
+        store = self.sync_store()
         with suppress(ConversationNotFound):
             store.delete(self.conversation_id)
 
@@ -188,7 +190,7 @@ class ConversationTokenBufferMemory:
 
     def newest(self) -> list[Message]:
         """The messages that fit the limit, in order. Raises as `load_memory_variables`."""
-        store = self._sync_store()
+        store = self.sync_store()
         with suppress(ConversationNotFound, WindowTooSmall):
             window = store.window(self.conversation_id, self.max_token_limit, start_on="message")
             return list(window.messages)
@@ -230,7 +232,19 @@ class ConversationTokenBufferMemory:
         weakref.finalize(self, store.close)  # nobody else knows of it
         return store
 
-    def _sync_store(self) -> Store:
+    async def async_runner(self) -> tuple[Store | AsyncStore, AsyncRunner]:
+        """The store, and what runs its steps without blocking the event loop."""
+        if isinstance(self.store, AsyncStore):
+            return self.store, self.store._runner
+        store = await asyncio.to_thread(self.sync_store)
+        return store, _InThreads(store._runner)
+
+    def sync_store(self) -> Store:
+        """The store, migrated where it is the memory's own.
+
+        Raises:
+            InvalidArgument: it is an AsyncStore.
+        """
         if not isinstance(self.store, Store):
             raise InvalidArgument(
                 "this memory is on an AsyncStore; await asave_context, aload_memory_variables, aclear and "
@@ -240,6 +254,17 @@ class ConversationTokenBufferMemory:
             self.store.upgrade()
             self._must_upgrade = False
         return self.store
+
+
+class _InThreads:
+    """Steps of a Store, each in a thread."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    async def step(self, step: Step) -> Any:
+        """Run one step."""
+        return await asyncio.to_thread(self._runner.step, step)
 
 
 def _encoding_of(llm: object) -> str:

@@ -6,11 +6,11 @@ result; it does no I/O. Store and AsyncStore run the same procedures, each in it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
@@ -29,8 +29,8 @@ from tokenmem.arguments import (
 from tokenmem.engine import use_write_ahead_log
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
 from tokenmem.formats import ConversationLine, MessageLike, digest, parse_message, parse_messages
-from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, Window
-from tokenmem.operations import append, change, create, insert, read, recount, retention, verify
+from tokenmem.models import Appended, Conversation, JSONObject, LLMCall, Message, Problem, Window
+from tokenmem.operations import append, calls, change, create, insert, read, recount, retention, verify
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.retention import Purged
 from tokenmem.operations.rows import read_conversation
@@ -92,14 +92,33 @@ class Procedures:
             expected_position=optional_number(expected_position, "expected_position"),
         )
         counting = self.counter if counter is None else resolve_counter(counter)
+
+        def store(counts: list[int], name: str) -> Write:
+            draft = draft_of(conversation_id, parsed, counts, name)
+            return replace(self.write(append.append, draft), one_statement=len(parsed) <= insert.MANY)
+
+        stored: Appended = yield from self.counted(parsed, counting, store)
+        return stored
+
+    def counted(
+        self, messages: Sequence[Message], counter: TokenCounter, store: Callable[[list[int], str], Write]
+    ) -> Procedure[Any]:
+        """Count messages and store them; again where the conversation is counted by another counter.
+
+        Args:
+            messages: what to count.
+            counter: by which counter at first.
+            store: makes the write of the counts and their counter's name.
+
+        Returns:
+            What the write did.
+        """
         while True:
-            counts = yield Count(counting, parsed)
-            draft = draft_of(conversation_id, parsed, counts, counting.name)
-            write = replace(self._write(append.append, draft), one_statement=len(parsed) <= insert.MANY)
-            outcome = yield from attempted(write)
-            if isinstance(outcome, Appended):
+            counts = yield Count(counter, messages)
+            outcome = yield from attempted(store(counts, counter.name))
+            if not isinstance(outcome, append.OtherCounter):
                 return outcome
-            counting = self._counter_of(outcome.name, counting)
+            counter = self.counter_of(outcome.name, counter)
 
     def import_conversations(
         self,
@@ -135,14 +154,14 @@ class Procedures:
                     digest=digest(parsed) if key else "",
                 )
             )
-        stored: list[Appended | None] = yield from attempted(self._write(create.create, drafts))
+        stored: list[Appended | None] = yield from attempted(self.write(create.create, drafts))
         return stored
 
     def window(
         self, conversation_id: str, token_limit: int, start_on: str, stride: int | None
     ) -> Procedure[Window]:
         """See Store.window."""
-        window: Window = yield self._read(
+        window: Window = yield self.read(
             read.window,
             checked_name(conversation_id, "conversation_id"),
             checked_number(token_limit, "token_limit"),
@@ -160,7 +179,7 @@ class Procedures:
         newest_first: bool,
     ) -> Procedure[list[Message]]:
         """See Store.messages."""
-        found: list[Message] = yield self._read(
+        found: list[Message] = yield self.read(
             read.messages,
             checked_name(conversation_id, "conversation_id"),
             optional_number(after, "after"),
@@ -170,9 +189,22 @@ class Procedures:
         )
         return found
 
+    def calls(
+        self, conversation_id: str, after: int | None, limit: int | None, newest_first: bool
+    ) -> Procedure[list[LLMCall]]:
+        """See Store.calls."""
+        found: list[LLMCall] = yield self.read(
+            calls.page,
+            checked_name(conversation_id, "conversation_id"),
+            optional_number(after, "after"),
+            optional_number(limit, "limit", least=1),
+            bool(newest_first),
+        )
+        return found
+
     def conversation(self, conversation_id: str) -> Procedure[Conversation]:
         """See Store.conversation."""
-        found: Conversation = yield self._read(
+        found: Conversation = yield self.read(
             read_conversation, checked_name(conversation_id, "conversation_id")
         )
         return found
@@ -182,7 +214,7 @@ class Procedures:
     ) -> Procedure[list[Conversation]]:
         """See Store.conversations."""
         scoped = self if owner is None else self.for_owner(owner)
-        found: list[Conversation] = yield scoped._read(
+        found: list[Conversation] = yield scoped.read(
             read.conversations, optional_name(after, "after"), optional_number(limit, "limit", least=1)
         )
         return found
@@ -192,7 +224,7 @@ class Procedures:
     ) -> Procedure[Conversation]:
         """See Store.update."""
         changed: Conversation = yield from attempted(
-            self._write(
+            self.write(
                 change.update,
                 checked_name(conversation_id, "conversation_id"),
                 optional_name(title, "title"),
@@ -209,21 +241,21 @@ class Procedures:
         checked_name(conversation_id, "conversation_id")
         checked_number(position, "position", least=1)
         optional_flag(pinned, "pinned")
-        conversation = yield self._read(read_conversation, conversation_id)
-        counting = self._counter_of(conversation.token_counter)
+        conversation = yield self.read(read_conversation, conversation_id)
+        counting = self.counter_of(conversation.token_counter)
         while True:
             (tokens,) = yield Count(counting, [parsed])
             outcome = yield from attempted(
-                self._write(change.edit, conversation_id, position, parsed, tokens, counting.name, pinned)
+                self.write(change.edit, conversation_id, position, parsed, tokens, counting.name, pinned)
             )
             if isinstance(outcome, Message):
                 return outcome
-            counting = self._counter_of(outcome.name)
+            counting = self.counter_of(outcome.name)
 
     def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
         """See Store.delete_message."""
         yield from attempted(
-            self._write(
+            self.write(
                 change.delete_message,
                 checked_name(conversation_id, "conversation_id"),
                 checked_number(position, "position", least=1),
@@ -233,7 +265,7 @@ class Procedures:
     def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
         """See Store.truncate."""
         removed: int = yield from attempted(
-            self._write(
+            self.write(
                 change.truncate,
                 checked_name(conversation_id, "conversation_id"),
                 checked_number(after, "after"),
@@ -244,7 +276,7 @@ class Procedures:
     def fork(self, conversation_id: str, new_id: str, at: int | None) -> Procedure[Conversation]:
         """See Store.fork."""
         copy: Conversation = yield from attempted(
-            self._write(
+            self.write(
                 change.fork,
                 checked_name(conversation_id, "conversation_id"),
                 checked_name(new_id, "new_id"),
@@ -255,11 +287,11 @@ class Procedures:
 
     def delete(self, conversation_id: str) -> Procedure[None]:
         """See Store.delete."""
-        yield from attempted(self._write(change.delete, checked_name(conversation_id, "conversation_id")))
+        yield from attempted(self.write(change.delete, checked_name(conversation_id, "conversation_id")))
 
     def delete_owner(self, owner: str) -> Procedure[int]:
         """See Store.delete_owner."""
-        removed: int = yield from attempted(self.for_owner(owner)._write(change.delete_owner))
+        removed: int = yield from attempted(self.for_owner(owner).write(change.delete_owner))
         return removed
 
     def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
@@ -267,7 +299,7 @@ class Procedures:
         checked_age(older_than)
         total, after = Purged(0, 0), ""
         while True:
-            step = yield from attempted(self._write(retention.purge, older_than, after, dry_run))
+            step = yield from attempted(self.write(retention.purge, older_than, after, dry_run))
             total = Purged(
                 total.conversations + step.purged.conversations, total.messages + step.purged.messages
             )
@@ -281,12 +313,12 @@ class Procedures:
         counting = resolve_counter(counter)
         counted: dict[int, CountedPage] = {}  # in order, by the position behind which each begins
         after = 0
-        while page := (yield self._read(recount.next_page, conversation_id, after)):
+        while page := (yield self.read(recount.next_page, conversation_id, after)):
             counted[after] = CountedPage.of(page, (yield Count(counting, page.messages)))
             after = page.last
         while page := (
             yield from attempted(
-                self._write(recount.recount, conversation_id, counting.name, list(counted.values()))
+                self.write(recount.recount, conversation_id, counting.name, list(counted.values()))
             )
         ):
             counted[page.after] = CountedPage.of(page, (yield Count(counting, page.messages)))
@@ -294,23 +326,25 @@ class Procedures:
 
     def verify(self) -> Procedure[list[Problem]]:
         """See Store.verify."""
-        problems: list[Problem] = yield self._read(verify.verify)
+        problems: list[Problem] = yield self.read(verify.verify)
         return problems
 
-    def _read(
+    def read(
         self,
         operation: Callable[Concatenate[sa.Connection, Scope, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Read:
+        """An operation of this store's scope, to be read."""
         return Read(lambda connection: operation(connection, self.scope, *args, **kwargs))
 
-    def _write(
+    def write(
         self,
         operation: Callable[Concatenate[sa.Connection, Scope, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Write:
+        """The same, to be run in a transaction."""
         return Write(lambda connection: operation(connection, self.scope, *args, **kwargs))
 
     def _owner(self, owner: str | None) -> str | None:
@@ -320,7 +354,11 @@ class Procedures:
             raise InvalidArgument(f"this store is for owner {mine!r}; it cannot act for {owner!r}")
         return mine or optional_name(owner, "owner")
 
-    def _counter_of(self, name: str, *known: TokenCounter) -> TokenCounter:
+    def counter_of(self, name: str, *known: TokenCounter) -> TokenCounter:
+        """The counter of this name: the store's, one of the known, or a shipped one.
+
+        Raises UnknownTokenCounter where it is neither.
+        """
         for counter in (self.counter, *known):
             if counter.name == name:
                 return counter

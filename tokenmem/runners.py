@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.util import greenlet_spawn
 
-from tokenmem.engine import (
-    TryAgain,
-    begin_write,
-    leave_autocommit,
-    translated_errors,
-)
+from tokenmem.engine import begin_write, leave_autocommit, translated_errors
 from tokenmem.statements import is_own, passes_by
-from tokenmem.steps import Count, Procedure, Read, Step, Write
+from tokenmem.steps import Count, Deliver, Procedure, Read, Step, Write
 from tokenmem.worker import Worker
 
 if TYPE_CHECKING:
@@ -42,34 +37,76 @@ class AsyncRunner(Protocol):
         """Run it and return its answer."""
 
 
-def run(procedure: Procedure[T], runner: Runner) -> T:
-    """Run a procedure to its end."""
-    resume: Callable[[], Step] = partial(next, procedure)
-    while True:
+class Course(Generic[T]):
+    """A procedure on its way: what it does next, and its result at the end.
+
+    What goes wrong in a step is raised inside the procedure, which knows whether to try again.
+    """
+
+    def __init__(self, procedure: Procedure[T]) -> None:
+        self.procedure = procedure
+        self.result: Any = None
+        self._resume: Callable[[], Step] = partial(next, procedure)
+
+    def next_step(self) -> Step | None:
+        """The next step; None at the end."""
         try:
-            step = resume()
+            return self._resume()
         except StopIteration as end:
-            result: T = end.value
-            return result
+            self.result = end.value
+            return None
+
+    def answer(self, value: Any) -> None:
+        """Tell it what the step came to."""
+        self._resume = partial(self.procedure.send, value)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell it that the step failed."""
+        self._resume = partial(self.procedure.throw, error)
+
+
+def advance(course: Course[Any], runner: Runner) -> Deliver | None:
+    """Run steps up to the next delivery; None where the procedure has come to its end."""
+    while (step := course.next_step()) is not None:
+        if type(step) is Deliver:
+            course.answer(None)
+            return step
         try:
-            resume = partial(procedure.send, runner.step(step))
-        except TryAgain as overtaken:
-            resume = partial(procedure.throw, overtaken)
+            course.answer(runner.step(step))
+        except BaseException as error:
+            course.fail(error)
+    return None
+
+
+async def advance_async(course: Course[Any], runner: AsyncRunner) -> Deliver | None:
+    """The same, awaited."""
+    while (step := course.next_step()) is not None:
+        if type(step) is Deliver:
+            course.answer(None)
+            return step
+        try:
+            course.answer(await runner.step(step))
+        except BaseException as error:
+            course.fail(error)
+    return None
+
+
+def run(procedure: Procedure[T], runner: Runner) -> T:
+    """Run a procedure to its end, whatever it delivers."""
+    course = Course(procedure)
+    while advance(course, runner) is not None:
+        pass
+    result: T = course.result
+    return result
 
 
 async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
     """The same, awaited."""
-    resume: Callable[[], Step] = partial(next, procedure)
-    while True:
-        try:
-            step = resume()
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            resume = partial(procedure.send, await runner.step(step))
-        except TryAgain as overtaken:
-            resume = partial(procedure.throw, overtaken)
+    course = Course(procedure)
+    while await advance_async(course, runner) is not None:
+        pass
+    result: T = course.result
+    return result
 
 
 class EngineRunner:

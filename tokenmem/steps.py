@@ -63,7 +63,16 @@ class Count:
         return sum(len(message.content or "") for message in self.messages)
 
 
-Step = Read | Write | Count
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand something to whoever listens to the procedure while it goes on."""
+
+    value: Any
+
+
+Step = Any
+"""Read, Write, Count or Deliver; or what a runner of its own knows besides."""
+
 Procedure = Generator[Step, Any, T]
 
 ATTEMPTS = 50

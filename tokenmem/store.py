@@ -19,7 +19,7 @@ from tokenmem.engine import (
 )
 from tokenmem.errors import InvalidArgument
 from tokenmem.formats import ConversationLine, MessageLike
-from tokenmem.models import Appended, Conversation, JSONObject, Message, Problem, StartOn, Window
+from tokenmem.models import Appended, Conversation, JSONObject, LLMCall, Message, Problem, StartOn, Window
 from tokenmem.operations.retention import Purged
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.runners import (
@@ -206,6 +206,27 @@ class Store:
             ConversationNotFound: there is none of this id, or it is another owner's.
         """
         return self._run(self._procedures.messages(conversation_id, after, before, limit, newest_first))
+
+    def calls(
+        self,
+        conversation_id: str,
+        *,
+        after: int | None = None,
+        limit: int | None = 100,
+        newest_first: bool = False,
+    ) -> list[LLMCall]:
+        """A page of the model calls of a conversation, in the order of their numbers.
+
+        Args:
+            conversation_id: the conversation.
+            after: only those with a higher number.
+            limit: how many at most; all of them where it is None.
+            newest_first: the highest number first.
+
+        Raises:
+            ConversationNotFound: there is none of this id, or it is another owner's.
+        """
+        return self._run(self._procedures.calls(conversation_id, after, limit, newest_first))
 
     def conversation(self, conversation_id: str) -> Conversation:
         """The conversation's own row, without its messages.

@@ -24,6 +24,7 @@ METHODS: dict[str, Callable[[Store, str], Any]] = {
     "a stepped window": lambda store, name: store.window(name, 2, stride=2),
     "messages": lambda store, name: store.messages(name),
     "messages backwards": lambda store, name: store.messages(name, newest_first=True),
+    "calls": lambda store, name: store.calls(name),
     "conversation": lambda store, name: store.conversation(name),
     "update": lambda store, name: store.update(name, title="mine"),
     "edit": lambda store, name: store.edit(name, 1, texts(9)[0]),
@@ -35,7 +36,7 @@ METHODS: dict[str, Callable[[Store, str], Any]] = {
     "delete": lambda store, name: store.delete(name),
     "recount": lambda store, name: store.recount(name, "o200k_base"),
 }
-TABLES = ("conversations", "messages", "append_keys")
+TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")
 
 
 @pytest.fixture

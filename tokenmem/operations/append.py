@@ -14,6 +14,7 @@ from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionC
 from tokenmem.formats import dump_json
 from tokenmem.models import Appended, JSONObject, Message
 from tokenmem.operations import insert
+from tokenmem.operations.rows import no_conversation
 from tokenmem.schema import Scope
 from tokenmem.statements import Statement
 
@@ -33,6 +34,7 @@ class Draft:
         key: the idempotency key, or None.
         digest: tells these messages from others under the same key.
         expected_position: the last position that the caller has seen, or None.
+        must_exist: never create the conversation: a late reply must not bring back one that was deleted.
     """
 
     conversation_id: str
@@ -45,6 +47,7 @@ class Draft:
     key: str | None = None
     digest: str = ""
     expected_position: int | None = None
+    must_exist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ UPDATE {conversations} AS c SET
     message_count = c.message_count + :count,
     total_tokens = c.total_tokens + :tokens,
     updated_at = {now}
-WHERE c.id = :id AND c.token_counter = :token_counter AND c.last_position = :expected
+WHERE c.id = :id AND c.token_counter = :token_counter
+    AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND NOT EXISTS (
         SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
@@ -133,7 +137,7 @@ def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | 
 def _take_and_store(
     connection: sa.Connection, scope: Scope, draft: Draft, tokens: int
 ) -> tuple[int, int] | None:
-    take = TAKE_EXISTING if draft.expected_position else TAKE_ANY
+    take = TAKE_EXISTING if draft.expected_position or draft.must_exist else TAKE_ANY
     head: dict[str, Any] = {
         "id": draft.conversation_id,
         "owner": draft.owner,
@@ -177,6 +181,8 @@ def _overtaken(draft: Draft) -> TryAgain:
 def _why_not(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
     rows = _WHY_NOT.fetch(connection, scope, {"id": draft.conversation_id, "key": draft.key})
     if not rows:
+        if draft.must_exist:
+            raise no_conversation(draft.conversation_id, scope)
         if draft.expected_position:
             raise PositionConflict(
                 draft.conversation_id, expected_position=draft.expected_position, last_position=0

@@ -1,0 +1,51 @@
+"""What the arguments of a turn may be, in both colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenmem.chat.results import Results, result_messages
+from tokenmem.chat.turn import Asked
+from tokenmem.formats import MessageLike, parse_messages
+from tokenmem.models import JSONObject, Message
+
+UserMessage = str | Sequence[JSONObject] | MessageLike
+"""What a user says: a text, content parts, or a whole message."""
+
+
+def asked_with(
+    conversation_id: str,
+    message: UserMessage | None,
+    key: str | None,
+    options: Mapping[str, Any],
+    *,
+    stream: bool = False,
+) -> Asked:
+    """A turn that begins with what the user says, or, with None, with what is there.
+
+    Raises:
+        InvalidMessage: it cannot be stored.
+    """
+    if message is None:
+        return Asked(conversation_id, None, key, stream, options)
+    if isinstance(message, str) or (isinstance(message, list) and message):
+        message = Message.user(message)
+    return Asked(conversation_id, parse_messages([message]), key, stream, options)  # type: ignore[list-item]
+
+
+def answered_with(
+    conversation_id: str,
+    results: Results,
+    key: str | None,
+    options: Mapping[str, Any],
+    *,
+    stream: bool = False,
+) -> Asked:
+    """A turn that begins with tool results.
+
+    Raises:
+        InvalidMessage: one of them is no tool result, or cannot be stored.
+        InvalidArgument: two answer the same call.
+    """
+    return Asked(conversation_id, result_messages(results), key, stream, options)

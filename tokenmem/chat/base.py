@@ -1,0 +1,85 @@
+"""What Chat and AsyncChat have in common: how they are set up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+
+from tokenmem.async_store import AsyncStore
+from tokenmem.chat.clients import opened
+from tokenmem.chat.results import ResultTurns
+from tokenmem.chat.settings import API, Oversized, Stride, settings_of
+from tokenmem.errors import InvalidArgument
+from tokenmem.store import Store
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+S = TypeVar("S", Store, AsyncStore)
+
+
+class BaseChat(Generic[S]):
+    """A chat's store, client and settings; see Chat."""
+
+    _is_async: ClassVar[bool]
+    _store_type: ClassVar[type[Any]]
+    _bound_type: ClassVar[type[Any]]
+
+    def __init__(
+        self,
+        store: S,
+        client: OpenAI | AsyncOpenAI | Callable[..., Any] | None = None,
+        model: str = "gpt-4o",
+        token_limit: int = 8000,
+        *,
+        instructions: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        api: API = "chat",
+        reserve: int = 0,
+        stride: Stride = "eighth",
+        start_on: Literal["step", "turn"] = "step",
+        oversized_results: Oversized = "refuse",
+        prompt_cache_key: bool = True,
+        **options: Any,
+    ) -> None:
+        if not isinstance(store, self._store_type):
+            needed = self._store_type.__name__
+            raise InvalidArgument(
+                f"store is a {type(store).__name__}; a {type(self).__name__} needs a {needed}"
+            )
+        if isinstance(store._runner, self._bound_type):
+            raise InvalidArgument(
+                "the store is bound to a connection, which would be held while the model thinks; "
+                "pass the store itself"
+            )
+        self._client = opened(client, is_async=self._is_async)
+        settings = settings_of(
+            client=client,
+            model=model,
+            token_limit=token_limit,
+            instructions=instructions,
+            tools=tools,
+            api=api,
+            reserve=reserve,
+            stride=stride,
+            start_on=start_on,
+            oversized_results=oversized_results,
+            prompt_cache_key=prompt_cache_key,
+            options=options,
+        )
+        self.store: S = store
+        self._turns = ResultTurns(store._procedures, settings)
+
+    def for_owner(self, owner: str) -> Self:
+        """The same chat with one owner's conversations only; others' do not exist in it."""
+        other = object.__new__(type(self))
+        other.store = self.store.for_owner(owner)
+        other._client = self._client
+        other._turns = ResultTurns(other.store._procedures, self._turns.settings)
+        return other
+
+    @property
+    def _endpoint(self) -> Callable[..., Any]:
+        """What sends a request to the model."""
+        endpoint: Callable[..., Any] = self._turns.settings.api.endpoint(self._client)
+        return endpoint

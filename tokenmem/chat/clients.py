@@ -1,0 +1,35 @@
+"""Whom a chat asks: a client of the openai package, or a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from tokenmem.errors import InvalidArgument
+
+
+def opened(client: Any, *, is_async: bool) -> Any:
+    """The client, checked; without one OpenAI's own, which reads OPENAI_API_KEY and OPENAI_BASE_URL.
+
+    Raises:
+        InvalidArgument: it is none, or of the other colour.
+    """
+    if client is None:
+        from openai import AsyncOpenAI, OpenAI  # half a second
+
+        return AsyncOpenAI() if is_async else OpenAI()
+    if not (callable(client) or hasattr(client, "chat") or hasattr(client, "responses")):
+        raise InvalidArgument(f"client is a {type(client).__name__}; pass an openai client, or a function")
+    other, remedy = ("OpenAI", "AsyncOpenAI") if is_async else ("AsyncOpenAI", "OpenAI, or use AsyncChat")
+    if any(kind.__name__ == other and kind.__module__.startswith("openai") for kind in type(client).__mro__):
+        raise InvalidArgument(f"client is an {other}; pass an {remedy}")
+    if not is_async and not hasattr(client, "chat") and not blocks(client):
+        raise InvalidArgument("client is an async function; pass a plain one, or use AsyncChat")
+    return client
+
+
+def blocks(function: Callable[..., Any]) -> bool:
+    """Whether a function answers at once rather than with something to await."""
+    called = getattr(function, "__call__", None)  # noqa: B004  # of an object that can be called
+    return not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called))

@@ -1,0 +1,139 @@
+"""OpenAI's Chat Completions API, and every server that speaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenmem.chat.answers import Answer, merge, part_of, plain, request_id_of, scrubbed, usage_of
+from tokenmem.chat.conversions import chat_messages, chat_tool, has_chat_form
+from tokenmem.chat.prompt import NoResult, sendable
+from tokenmem.errors import ModelError
+from tokenmem.formats import parse_message
+from tokenmem.models import JSONObject, Message
+
+
+class ChatCompletions:
+    """How a prompt is sent by Chat Completions, and its reply read."""
+
+    OPTIONAL: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "stream_options": "stream_options"}
+    """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
+
+    streams = True
+    """Whether a reply can come in pieces."""
+
+    RESERVED = frozenset({"messages", "model", "stream", "tools", "n"})
+    """Parameters that the caller may not set."""
+
+    def endpoint(self, client: Any) -> Any:
+        """The method of the client that sends a request."""
+        return client.chat.completions.create
+
+    def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
+        """A window's messages as they can be sent."""
+        return sendable(list(filter(has_chat_form, messages)), no_result)
+
+    def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
+        """The tools as this API describes them."""
+        return [chat_tool(tool) for tool in tools]
+
+    def instructions(self, text: str) -> JSONObject:
+        """The parameters that carry the instructions."""
+        return {"messages": [{"role": "system", "content": text}]}
+
+    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:
+        """The parameters of a request.
+
+        Args:
+            head: those that are the same in every request of the chat.
+            messages: what follows the instructions.
+            stream: whether the reply is to come in pieces.
+        """
+        request = {**head, "messages": [*head.get("messages", []), *chat_messages(messages)]}
+        if stream:
+            request |= {"stream": True, "stream_options": {"include_usage": True}}
+        return request
+
+    def read(self, response: Any) -> Answer:
+        """The reply.
+
+        Raises:
+            ModelError: there is none in it.
+        """
+        body = plain(response)
+        choices = body.get("choices") if isinstance(body, Mapping) else None
+        message = choices[0].get("message") if choices else None
+        if not choices or not isinstance(message, dict):
+            raise ModelError("the model's answer has no message; ask for one choice, and not for a stream")
+        return _answer(message, choices[0].get("finish_reason"), body.get("usage"), request_id_of(response))
+
+    def reader(self) -> CompletionReader:
+        """What puts a stream together."""
+        return CompletionReader()
+
+
+def _answer(message: JSONObject, finish_reason: Any, usage: Any, request_id: str | None) -> Answer:
+    message = scrubbed({"role": "assistant", **message})
+    if message["role"] is None:
+        message["role"] = "assistant"
+    content = message.get("content")
+    return Answer(
+        [parse_message(message)],
+        content if isinstance(content, str) else "",
+        str(finish_reason) if finish_reason is not None else None,
+        usage_of(usage, "prompt", "completion"),
+        request_id,
+    )
+
+
+class CompletionReader:
+    """The reply of a stream, from its chunks."""
+
+    def __init__(self) -> None:
+        self.request_id: str | None = None
+        self._message: JSONObject = {}
+        self._finish_reason: str | None = None
+        self._usage: Any = None
+
+    def feed(self, chunk: Any) -> str:
+        """Take a chunk in and return the text in it."""
+        body = plain(chunk)
+        self._usage = body.get("usage") or self._usage
+        for choice in body.get("choices") or []:
+            if choice.get("index", 0) != 0:
+                continue
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            delta = choice.get("delta") or {}
+            merge(self._message, delta)
+            text = delta.get("content")
+            return text if isinstance(text, str) else ""
+        return ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model has said that it has come to its end."""
+        return self._finish_reason is not None
+
+    def answer(self) -> Answer:
+        """The whole reply."""
+        message = dict(self._message)
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [_without_index(call) for call in calls]
+        message.setdefault("content", None)
+        return _answer(message, self._finish_reason, self._usage, self.request_id)
+
+    def part(self) -> Answer:
+        """What has arrived of a reply that was cut off."""
+        usage = usage_of(self._usage, "prompt", "completion")
+        message = scrubbed(self._message)
+        content = message.get("content")
+        text = content if isinstance(content, str) else ""
+        rest = {key: value for key, value in message.items() if value and key not in ("role", "content")}
+        if not text and not rest:
+            return Answer(usage=usage, request_id=self.request_id)
+        stored = part_of({"role": "assistant", "content": text}, rest)
+        return Answer([stored], text, None, usage, self.request_id)
+
+
+def _without_index(call: JSONObject) -> JSONObject:
+    return {key: value for key, value in call.items() if key != "index"}

@@ -1,0 +1,226 @@
+"""How a chat runs the steps of a turn, in two colours: the database's by its store, the others itself."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from tokenmem.chat.clients import blocks
+from tokenmem.chat.steps import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
+from tokenmem.errors import InvalidArgument, TokenmemError
+from tokenmem.runners import AsyncRunner, Runner
+from tokenmem.steps import Step, Write
+
+T = TypeVar("T")
+
+BEAT = 5.0
+"""Seconds between two signs of life of a call that may be waited for: a third of `operations.calls.LEASE`."""
+
+
+class ModelRunner:
+    """Steps of one turn, waiting for each.
+
+    Args:
+        store: runs the database's steps.
+        endpoint: sends a request to the model.
+    """
+
+    def __init__(self, store: Runner, endpoint: Callable[..., Any]) -> None:
+        self._store = store
+        self._endpoint = endpoint
+        self._beating: threading.Event | None = None
+
+    def step(self, step: Step) -> Any:
+        """Run one step."""
+        own = _OWN.get(type(step))
+        return self._store.step(step) if own is None else own(self, step)
+
+    def ask(self, step: Ask) -> Any:
+        """Send a request to the model."""
+        answer = _call(self._endpoint, step.request)
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()  # else Python warns that nobody awaited it
+            raise InvalidArgument("the model can only be awaited; use AsyncChat")
+        return answer
+
+    def next(self, step: Next) -> Any:
+        """The next event of a stream."""
+        return next(step.stream, END)
+
+    def close_stream(self, step: Close) -> None:
+        """Close a stream; that it cannot be closed changes nothing."""
+        close = getattr(step.stream, "close", None)
+        with suppress(Exception):
+            if callable(close):
+                close()
+
+    def pause(self, step: Pause) -> None:
+        """Wait."""
+        time.sleep(step.seconds)
+
+    def keep_alive(self, step: KeepAlive) -> None:
+        """Start to say that the call is running, or stop."""
+        self.close()
+        if step.write is not None:
+            self._beating = threading.Event()
+            beat = (self._store, step.write, self._beating)
+            threading.Thread(target=_beat, args=beat, name="tokenmem-beat", daemon=True).start()
+
+    def invoke(self, step: Invoke) -> list[Any]:
+        """Call functions, one after the other."""
+        return [_outcome(invocation) for invocation in step.invocations]
+
+    def close(self) -> None:
+        """Say no more that the call is running."""
+        if self._beating is not None:
+            self._beating.set()
+            self._beating = None
+
+
+def _beat(store: Runner, write: Write, stop: threading.Event) -> None:
+    while not stop.wait(BEAT):
+        with suppress(TokenmemError):  # a call outlives a database that is away for a while
+            store.step(write)
+
+
+def _call(endpoint: Callable[..., Any], request: dict[str, Any]) -> Any:
+    return endpoint(**request)
+
+
+def _outcome(invocation: Invocation) -> Any:
+    try:
+        answer = invocation.call()
+    except Exception as error:
+        return error
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        return InvalidArgument("the function can only be awaited; use AsyncChat")
+    return answer
+
+
+class AsyncModelRunner:
+    """The same without blocking the event loop.
+
+    A transaction that has begun is never left half way: a cancellation waits until it has ended, and comes at
+    the next step that is not the database's, where the turn can still record it.
+
+    Args:
+        store: runs the database's steps.
+        endpoint: sends a request to the model.
+        blocking: whether that blocks, and needs a thread.
+    """
+
+    def __init__(self, store: AsyncRunner, endpoint: Callable[..., Any], *, blocking: bool) -> None:
+        self._store = store
+        self._endpoint = endpoint
+        self._blocking = blocking
+        self._cancelled: asyncio.CancelledError | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    async def step(self, step: Step) -> Any:
+        """Run one step."""
+        own = _ASYNC_OWN.get(type(step))
+        if own is not None:
+            return await own(self, step)
+        if isinstance(step, Write):
+            return await self._to_its_end(self._store.step(step))
+        return await self._store.step(step)
+
+    def raise_cancelled(self) -> None:
+        """Raise the cancellation that has been held back."""
+        if self._cancelled is not None:
+            cancelled, self._cancelled = self._cancelled, None
+            raise cancelled
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as cancelled:
+                self._cancelled = cancelled
+        return task.result()
+
+    async def ask(self, step: Ask) -> Any:
+        """Send a request to the model."""
+        self.raise_cancelled()
+        if self._blocking:
+            return await asyncio.to_thread(_call, self._endpoint, step.request)
+        answer = _call(self._endpoint, step.request)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def next(self, step: Next) -> Any:
+        """The next event of a stream."""
+        self.raise_cancelled()
+        return await anext(step.stream, END)
+
+    async def close_stream(self, step: Close) -> None:
+        """Close a stream; that it cannot be closed changes nothing."""
+        close = getattr(step.stream, "close", None) or getattr(step.stream, "aclose", None)
+        with suppress(Exception):
+            if callable(close):
+                await self._to_its_end(close())
+
+    async def pause(self, step: Pause) -> None:
+        """Wait."""
+        self.raise_cancelled()
+        await asyncio.sleep(step.seconds)
+
+    async def keep_alive(self, step: KeepAlive) -> None:
+        """Start to say that the call is running, or stop."""
+        self.close()
+        if step.write is not None:
+            self._beating = asyncio.create_task(self._beat(step.write))
+
+    async def _beat(self, write: Write) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            with suppress(TokenmemError):
+                await asyncio.shield(asyncio.ensure_future(self._store.step(write)))
+
+    async def invoke(self, step: Invoke) -> list[Any]:
+        """Call functions, all at once; those that would block in threads."""
+        self.raise_cancelled()
+        return list(await asyncio.gather(*map(_outcome_async, step.invocations)))
+
+    def close(self) -> None:
+        """Say no more that the call is running."""
+        if self._beating is not None:
+            self._beating.cancel()
+            self._beating = None
+
+
+async def _outcome_async(invocation: Invocation) -> Any:
+    try:
+        if blocks(invocation.function):
+            answer = await asyncio.to_thread(invocation.call)
+        else:
+            answer = invocation.call()
+        return await answer if inspect.isawaitable(answer) else answer
+    except Exception as error:
+        return error
+
+
+_OWN: dict[type, Callable[[ModelRunner, Any], Any]] = {
+    Ask: ModelRunner.ask,
+    Next: ModelRunner.next,
+    Close: ModelRunner.close_stream,
+    Pause: ModelRunner.pause,
+    KeepAlive: ModelRunner.keep_alive,
+    Invoke: ModelRunner.invoke,
+}
+_ASYNC_OWN: dict[type, Callable[[AsyncModelRunner, Any], Awaitable[Any]]] = {
+    Ask: AsyncModelRunner.ask,
+    Next: AsyncModelRunner.next,
+    Close: AsyncModelRunner.close_stream,
+    Pause: AsyncModelRunner.pause,
+    KeepAlive: AsyncModelRunner.keep_alive,
+    Invoke: AsyncModelRunner.invoke,
+}

@@ -1,0 +1,224 @@
+"""What is the same in every call of a chat: the model, the limits, instructions and tools."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from tokenmem.arguments import checked_choice, checked_name, checked_number
+from tokenmem.bills import request_tokens
+from tokenmem.chat.answers import Answer
+from tokenmem.chat.completions import ChatCompletions
+from tokenmem.chat.function import Function
+from tokenmem.chat.prompt import NO_RESULT, NoResult
+from tokenmem.chat.responses import Responses
+from tokenmem.errors import InvalidArgument, InvalidMessage, UnknownTokenCounter
+from tokenmem.formats import check_json, check_text, dump_json
+from tokenmem.models import JSONObject, Message, StartOn
+from tokenmem.tokens import DEFAULT_COUNTER, TiktokenCounter, TokenCounter
+
+
+class ModelAPI(Protocol):
+    """How a prompt is sent, and a reply read."""
+
+    @property
+    def OPTIONAL(self) -> Mapping[str, str]:  # noqa: N802
+        """Parameters that some servers refuse, with what their refusal says; asked again without it."""
+
+    @property
+    def RESERVED(self) -> frozenset[str]:  # noqa: N802
+        """Parameters that the caller may not set."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether a reply can come in pieces."""
+
+    def endpoint(self, client: Any) -> Callable[..., Any]:
+        """What sends a request."""
+
+    def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
+        """A window's messages as they can be sent."""
+
+    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:
+        """The parameters of a request."""
+
+    def read(self, response: Any) -> Answer:
+        """The reply in a response."""
+
+    def reader(self) -> Any:
+        """What puts a stream together."""
+
+
+API = Literal["chat", "responses"]
+Stride = int | Literal["eighth"] | None
+Oversized = Literal["refuse", "cut"]
+
+_APIS: Mapping[str, type[ChatCompletions | Responses]] = {"chat": ChatCompletions, "responses": Responses}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a chat, checked.
+
+    Attributes:
+        api: how prompts are sent and replies read.
+        model: the model's name.
+        head: the parameters that are the same in every request.
+        window_limit: what a window may cost, in tokens: the limit less instructions, tools and the reserve.
+        extra: what is sent besides the window, in tokens.
+        token_limit: what the caller gave, in tokens.
+        stride: in tokens, or None.
+        start_on: "step" or "turn".
+        oversized_results: what happens to a tool result that no window holds.
+        counter: counts new conversations, and what is not in a conversation: the model's own encoding.
+        no_result_tokens: what the result of an unanswered call costs, in tokens.
+        instructions: or None.
+        tools_json: the tools' schemas, or None.
+        digest: tells these instructions and tools from others; None where there are none.
+        cache_key: whether requests tell the provider which of them share a prefix.
+        new_beside_limit: the limit is for what was said before; new messages come on top.
+        refused: parameters that the server has refused.
+    """
+
+    api: ModelAPI
+    model: str
+    head: JSONObject
+    window_limit: int
+    extra: int
+    token_limit: int
+    stride: int | None
+    start_on: StartOn
+    oversized_results: Oversized
+    counter: TokenCounter
+    no_result_tokens: int
+    instructions: str | None
+    tools_json: str | None
+    digest: str | None
+    cache_key: bool
+    new_beside_limit: bool = False
+    refused: set[str] = field(default_factory=set)
+
+
+def settings_of(
+    *,
+    client: Any,
+    model: str,
+    token_limit: int,
+    instructions: str | None,
+    tools: Sequence[Mapping[str, Any]] | None,
+    api: str,
+    reserve: int,
+    stride: Stride,
+    start_on: str,
+    oversized_results: str,
+    prompt_cache_key: bool,
+    options: Mapping[str, Any],
+) -> Settings:
+    """Check the arguments of a chat and count what is the same in every call.
+
+    Raises:
+        InvalidArgument: one is wrong, or instructions and tools leave no room for messages.
+    """
+    checked_name(model, "model")
+    checked_number(token_limit, "token_limit", least=1)
+    checked_number(reserve, "reserve")
+    checked_choice(api, "api", tuple(_APIS))
+    checked_choice(oversized_results, "oversized_results", ("refuse", "cut"))
+    checked_choice(start_on, "start_on", ("step", "turn"))  # any message would cut calls from their results
+    described = _checked_tools(tools)
+    is_function = callable(client) and not hasattr(client, "chat")
+    speaks: ChatCompletions | Responses = Function() if is_function else _APIS[api]()
+    check_options(options, speaks)
+    counter = counter_of_model(model)
+    extra = request_tokens(model, described or None, has_instructions=instructions is not None)
+    if instructions is not None:
+        _check_instructions(instructions)
+        extra += counter.count(Message.system(instructions))
+    window_limit = token_limit - reserve - extra
+    if window_limit < 1:
+        raise InvalidArgument(
+            f"token_limit is {token_limit}; instructions and tools cost {extra} tokens of it, {reserve} are "
+            f"reserved for the reply, and nothing is left for messages: raise token_limit"
+        )
+    head: JSONObject = {"model": model, **options}
+    if described:
+        head["tools"] = speaks.tools(described)
+    if instructions is not None:
+        head |= speaks.instructions(instructions)
+    tools_json = dump_json(described) if described else None
+    has_prompt = instructions is not None or tools_json is not None
+    return Settings(
+        api=speaks,
+        model=model,
+        head=head,
+        window_limit=window_limit,
+        extra=extra,
+        token_limit=token_limit,
+        stride=_stride(stride, window_limit),
+        start_on="turn" if start_on == "turn" else "step",
+        oversized_results="cut" if oversized_results == "cut" else "refuse",
+        counter=counter,
+        no_result_tokens=counter.count(Message.tool(NO_RESULT, tool_call_id="")),
+        instructions=instructions,
+        tools_json=tools_json,
+        digest=_digest(instructions, tools_json) if has_prompt else None,
+        cache_key=bool(prompt_cache_key),
+    )
+
+
+def counter_of_model(model: str) -> TokenCounter:
+    """The model's own encoding, as far as tiktoken knows the model."""
+    try:
+        return TiktokenCounter(model.rpartition("/")[2])
+    except UnknownTokenCounter:
+        return TiktokenCounter(DEFAULT_COUNTER)
+
+
+def check_options(options: Mapping[str, Any], api: ModelAPI) -> None:
+    """Check the caller's own parameters of a request.
+
+    Raises:
+        InvalidArgument: one of them is the chat's to set.
+    """
+    for name in options:
+        if name in api.RESERVED:
+            raise InvalidArgument(f"{name!r} is no option of a request here; the chat sets it")
+
+
+def _check_instructions(instructions: Any) -> None:
+    if not isinstance(instructions, str):
+        raise InvalidArgument(f"instructions is a {type(instructions).__name__}; pass a text or None")
+    try:
+        check_text(instructions, "instructions")
+    except InvalidMessage as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def _checked_tools(tools: Any) -> list[JSONObject]:
+    if tools is None:
+        return []
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        raise InvalidArgument(f"tools is a {type(tools).__name__}; pass a list of tools as OpenAI has them")
+    described = []
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, Mapping) or not isinstance(tool.get("type"), str):
+            raise InvalidArgument(
+                f'tools[{index}] is no tool; pass {{"type": "function", "function": {{…}}}}'
+            )
+        check_json(dict(tool), f"tools[{index}]")
+        described.append(dict(tool))
+    return described
+
+
+def _stride(stride: Any, window_limit: int) -> int | None:
+    if stride is None:
+        return None
+    if stride == "eighth":
+        return max(window_limit // 8, 1)
+    return checked_number(stride, "stride", least=1)
+
+
+def _digest(instructions: str | None, tools_json: str | None) -> str:
+    return hashlib.sha256(f"{instructions!r}\0{tools_json}".encode()).hexdigest()

@@ -1,0 +1,69 @@
+"""What a turn waits for besides the database: the model, its stream, functions, and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenmem.models import JSONObject
+from tokenmem.steps import Write
+
+END = object()
+"""What a stream answers at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send a request to the model; the answer is its response, or a stream of events."""
+
+    request: JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The next event of a stream; END behind the last."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close a stream: nobody reads it to its end."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, in seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Run a write every few seconds from now on, until the turn ends or `write` is None."""
+
+    write: Write | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a function: `arguments` by name, or one text."""
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any] | str
+
+    def call(self) -> Any:
+        """Call it."""
+        if isinstance(self.arguments, str):
+            return self.function(self.arguments)
+        return self.function(**self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Call functions; the answer is for each what it returned, or the Exception that it raised."""
+
+    invocations: Sequence[Invocation]

@@ -1,0 +1,381 @@
+"""A turn with a model, step by step, written once for both colours and for streams.
+
+The user's message is stored and the window loaded in one transaction; the model is asked with no connection
+held; its reply and the record of the call are stored in another. However the call ends, it is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+from tokenmem.arguments import checked_name, optional_name
+from tokenmem.bills import correction
+from tokenmem.chat.answers import Answer, main_message, request_id_of, tool_calls_of
+from tokenmem.chat.prompt import no_result_for
+from tokenmem.chat.settings import Settings, check_options
+from tokenmem.chat.steps import END, Ask, Close, KeepAlive, Next, Pause
+from tokenmem.errors import DatabaseUnavailable, ModelError, WindowTooSmall
+from tokenmem.formats import digest
+from tokenmem.models import Message, Reply, Window
+from tokenmem.operations import calls
+from tokenmem.operations.append import Draft
+from tokenmem.operations.calls import Answered, Begun, Ended, Opening, Outcome, Running
+from tokenmem.procedures import Procedures
+from tokenmem.steps import Deliver, Procedure, Write, attempted
+from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
+
+_RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
+"""Seconds between tries to store a reply while the database cannot be reached: a failover takes as long."""
+
+Check = Callable[[Window], None]
+
+
+def _no_check(_: Window) -> None:
+    """Any window will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for: the caller's arguments of one turn, checked.
+
+    Attributes:
+        conversation_id: the conversation.
+        messages: what is stored first; None asks with what is there.
+        key: the idempotency key, or None.
+        stream: whether the text is delivered as it comes.
+        options: further parameters of the request.
+        check: raises where the window is not what it should be.
+    """
+
+    conversation_id: str
+    messages: Sequence[Message] | None = None
+    key: str | None = None
+    stream: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    check: Check = _no_check
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Milliseconds since the request, and until the first of the text."""
+
+    started: float = field(default_factory=perf_counter)
+    first_token_ms: int | None = None
+
+    def now(self) -> int:
+        return int((perf_counter() - self.started) * 1000)
+
+
+class Turns:
+    """The turns of one chat on one store.
+
+    Args:
+        procedures: the store's.
+        settings: the chat's.
+    """
+
+    def __init__(self, procedures: Procedures, settings: Settings) -> None:
+        self.procedures = procedures
+        self.settings = settings
+
+    @property
+    def counter(self) -> TokenCounter:
+        """What a new conversation is counted by: the model's encoding, unless the store's was chosen."""
+        chosen = self.procedures.counter
+        return chosen if chosen.name != DEFAULT_COUNTER else self.settings.counter
+
+    def turn(self, asked: Asked) -> Procedure[Reply]:
+        """Store what was said, ask the model, store its reply."""
+        checked_name(asked.conversation_id, "conversation_id")
+        optional_name(asked.key, "idempotency_key")
+        check_options(asked.options, self.settings.api)
+        prepared = Prepared(self.settings)
+        begun = yield from self._begin(asked, prepared)
+        if isinstance(begun, Begun):
+            return (yield from self._call(asked, begun, prepared.messages(begun.window)))
+        return (yield from self._replay(asked, begun))
+
+    def _replay(self, asked: Asked, answered: Answered) -> Procedure[Reply]:
+        """The stored reply, delivered whole."""
+        reply = _reply(answered.messages, _text_of(answered.messages), answered, replayed=True)
+        if asked.stream and reply.text:
+            yield Deliver(reply.text)
+        return reply
+
+    def _begin(self, asked: Asked, prepared: Prepared) -> Procedure[Begun | Answered]:
+        """The first transaction; waits where another process is answering the same request."""
+        while True:
+            try:
+                begun = yield from self.open(asked, prepared)
+            except WindowTooSmall as error:
+                raise self._too_small(error) from None
+            if not isinstance(begun, Running):
+                found: Begun | Answered = begun
+                return found
+            yield from self._wait(asked)
+
+    def open(self, asked: Asked, prepared: Prepared) -> Procedure[Any]:
+        """One try of the first transaction."""
+        messages = asked.messages
+        if messages is None:
+            opening = self._opening(asked, prepared, ())
+            return (yield from attempted(self.procedures.write(calls.begin, None, opening)))
+
+        def store(counts: list[int], name: str) -> Write:
+            draft = Draft(
+                asked.conversation_id,
+                messages,
+                counts,
+                name,
+                owner=self.procedures.scope.owner,
+                key=asked.key,
+                digest=digest(messages) if asked.key else "",
+            )
+            return self.procedures.write(calls.begin, draft, self._opening(asked, prepared, counts))
+
+        return (yield from self.procedures.counted(messages, self.counter, store))
+
+    def _opening(self, asked: Asked, prepared: Prepared, new: Sequence[int]) -> Opening:
+        chosen = self.settings
+        return Opening(
+            asked.conversation_id,
+            chosen.model,
+            chosen.window_limit + (sum(new) if chosen.new_beside_limit else 0),
+            chosen.start_on,
+            chosen.stride,
+            measure=prepared.measure,
+            extra=chosen.extra,
+            check=asked.check,
+            instructions=chosen.instructions,
+            tools=chosen.tools_json,
+            digest=chosen.digest,
+            key=asked.key,
+        )
+
+    def _wait(self, asked: Asked) -> Procedure[None]:
+        """Until the same request is answered elsewhere, or whoever did it has died."""
+        seconds = 0.02
+        while isinstance(
+            (yield self.procedures.read(calls.of_key, asked.conversation_id, str(asked.key))), Running
+        ):
+            yield Pause(seconds)
+            seconds = min(seconds * 1.5, 0.5)
+
+    def _too_small(self, error: WindowTooSmall) -> WindowTooSmall:
+        """The same in terms of the chat's own limit."""
+        taken = self.settings.token_limit - self.settings.window_limit
+        return WindowTooSmall(
+            error.conversation_id,
+            position=error.position,
+            token_count=error.token_count + taken,
+            token_limit=self.settings.token_limit,
+            detail=f"message {error.position}, with all that must go with it, costs {error.token_count} "
+            f"tokens; of token_limit={self.settings.token_limit}, {taken} are for instructions, tools and "
+            f"the reply; nothing was stored: raise token_limit",
+        )
+
+    def _call(self, asked: Asked, begun: Begun, messages: Sequence[Message]) -> Procedure[Reply]:
+        """Ask the model and record how that ends."""
+        if asked.key is not None:
+            yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
+        clock = _Clock()
+        streams = asked.stream and self.settings.api.streams
+        reader = self.settings.api.reader() if streams else None
+        response: Any = None
+        try:
+            response = yield from self._ask(self._request(asked, messages, streams))
+            if reader is None:
+                answer = self.settings.api.read(response)
+                if asked.stream:
+                    yield Deliver(answer.text)
+            else:
+                answer = yield from _read_stream(response, reader, clock)
+        except BaseException as error:
+            part = reader.part() if reader is not None else Answer()
+            if reader is not None and response is not None:
+                yield Close(response)
+            yield from self._record_failure(asked, begun, part, clock, error)
+            raise
+        outcome = _outcome("ok", answer, clock)
+        return (yield from self._end(asked, begun, answer, outcome))
+
+    def _request(self, asked: Asked, messages: Sequence[Message], streams: bool) -> dict[str, Any]:
+        chosen = self.settings
+        request = chosen.api.request({**chosen.head, **asked.options}, messages, streams)
+        if chosen.cache_key:
+            owner = self.procedures.scope.owner or ""
+            told = hashlib.sha256(f"{owner}\0{asked.conversation_id}".encode()).hexdigest()
+            request.setdefault("prompt_cache_key", told[:32])
+        return {name: value for name, value in request.items() if name not in chosen.refused}
+
+    def _ask(self, request: dict[str, Any]) -> Procedure[Any]:
+        """The model's response; without a parameter that the server does not know, where it says so."""
+        while True:
+            try:
+                return (yield Ask(request))
+            except Exception as error:
+                name = _refused(error, request, self.settings.api.OPTIONAL)
+                if name is None:
+                    raise
+                self.settings.refused.add(name)
+                request = {key: value for key, value in request.items() if key != name}
+
+    def _record_failure(
+        self, asked: Asked, begun: Begun, part: Answer, clock: _Clock, error: BaseException
+    ) -> Procedure[None]:
+        """Store what had arrived, and that the call failed or was cancelled; the error itself goes on."""
+        status = "error" if isinstance(error, Exception) else "cancelled"
+        request_id = part.request_id or request_id_of(error)
+        outcome = _outcome(status, replace(part, request_id=request_id), clock, described(error))
+        try:
+            yield from self._end(asked, begun, part, outcome)
+        except Exception as second:
+            error.add_note(f"tokenmem could not record the call: {type(second).__name__}: {second}")
+
+    def _end(self, asked: Asked, begun: Begun, answer: Answer, outcome: Outcome) -> Procedure[Reply]:
+        """The second transaction, tried again while the database is away: the reply is not to be lost."""
+        for seconds in (*_RETRIES, None):
+            try:
+                ended, counts = yield from self._store_end(asked, begun, answer.messages, outcome)
+            except DatabaseUnavailable:
+                if seconds is None:
+                    raise
+                yield Pause(seconds)
+            except calls.AlreadyEnded:
+                return (yield from self._ended_before(asked, begun))
+            else:
+                break
+        yield KeepAlive(None)
+        first = ended.appended.first_position if ended.appended is not None else 0
+        stored = [
+            replace(message, position=position, token_count=count)
+            for position, (message, count) in enumerate(zip(answer.messages, counts, strict=True), first)
+        ]
+        return _reply(stored, answer.text, Answered(ended.call, begun.window, stored))
+
+    def _store_end(
+        self, asked: Asked, begun: Begun, messages: Sequence[Message], outcome: Outcome
+    ) -> Procedure[tuple[Ended, Sequence[int]]]:
+        place = (asked.conversation_id, begun.number)
+        if not messages:
+            ended: Ended = yield from attempted(self.procedures.write(calls.end, *place, None, outcome))
+            return ended, ()
+        counted: Sequence[int] = ()
+
+        def store(counts: list[int], name: str) -> Write:
+            nonlocal counted
+            counted = counts
+            draft = Draft(
+                asked.conversation_id,
+                messages,
+                counts,
+                name,
+                owner=self.procedures.scope.owner,
+                must_exist=True,
+            )
+            return self.procedures.write(calls.end, *place, draft, outcome)
+
+        ended = yield from self.procedures.counted(messages, self.counter, store)
+        return ended, counted
+
+    def _ended_before(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
+        """The reply that an earlier try has stored, or, had we been taken for dead, the other one's."""
+        found = yield self.procedures.read(calls.ended, asked.conversation_id, begun.number)
+        while found is None and asked.key is not None:
+            yield from self._wait(asked)
+            state = yield self.procedures.read(calls.of_key, asked.conversation_id, asked.key)
+            found = state if isinstance(state, Answered) else None
+            if not isinstance(state, (Answered, Running)):
+                break
+        if found is None:
+            raise ModelError("the call was taken for dead, and its reply is not stored; ask again")
+        return (yield from self._replay(replace(asked, stream=False), found))
+
+
+class Prepared:
+    """A window's messages as they are sent, and what they cost; made once for each window."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._no_result = no_result_for(settings.no_result_tokens)
+        self._window: Window | None = None
+        self._messages: list[Message] = []
+
+    def messages(self, window: Window) -> list[Message]:
+        """What is sent of a window."""
+        if window is not self._window:
+            self._window = window
+            self._messages = self._settings.api.prepare(window.messages, self._no_result)
+        return self._messages
+
+    def measure(self, window: Window) -> int:
+        """What it costs by the model's bill, in tokens."""
+        model = self._settings.model
+        return sum(message.token_count + correction(model, message) for message in self.messages(window))
+
+
+def _read_stream(response: Any, reader: Any, clock: _Clock) -> Procedure[Answer]:
+    """Deliver a stream's text as it comes, and put its pieces together.
+
+    Raises:
+        ModelError: it ended before the model did.
+    """
+    reader.request_id = request_id_of(response)
+    while (event := (yield Next(response))) is not END:
+        text = reader.feed(event)
+        if text:
+            clock.first_token_ms = clock.now() if clock.first_token_ms is None else clock.first_token_ms
+            yield Deliver(text)
+    if not reader.complete:
+        raise ModelError(
+            "the stream ended before the reply was complete; what had arrived is stored: ask again"
+        )
+    answer: Answer = reader.answer()
+    return answer
+
+
+def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = None) -> Outcome:
+    return Outcome(
+        status,
+        error,
+        answer.finish_reason,
+        answer.request_id,
+        clock.now(),
+        clock.first_token_ms,
+        **answer.usage,
+    )
+
+
+def _reply(messages: Sequence[Message], text: str, answered: Answered, *, replayed: bool = False) -> Reply:
+    message = main_message(messages) if messages else Message.assistant("")
+    calls_asked = tool_calls_of(messages)
+    return Reply(text, message, answered.window, answered.call, tuple(messages), calls_asked, replayed)
+
+
+def _text_of(messages: Sequence[Message]) -> str:
+    return "".join(message.content or "" for message in messages if message.kind in ("message", "tool_call"))
+
+
+def described(error: BaseException) -> str:
+    """An error in a few words: its name, and the provider's status and code, but never its text.
+
+    A provider's text may repeat what the prompt said.
+    """
+    told = [type(error).__name__]
+    for name in ("status_code", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, (int, str)) and len(str(value)) <= 60 and str(value).isprintable():
+            told.append(str(value))
+    return " ".join(told)
+
+
+def _refused(error: Exception, request: Mapping[str, Any], optional: Mapping[str, str]) -> str | None:
+    """The parameter that the server refuses, of those that it need not know."""
+    if getattr(error, "status_code", None) not in (400, 422):
+        return None
+    told = f"{error} {getattr(error, 'body', '')}".lower()
+    return next((name for name, word in optional.items() if name in request and word in told), None)
