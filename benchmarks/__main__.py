@@ -8,7 +8,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 
-from benchmarks import bulk, comparison, imports, large, overhead, processes, storage
+from benchmarks import bulk, chat, comparison, imports, large, overhead, processes, storage
 from benchmarks.databases import ENGINES, Workshop, workshop
 from benchmarks.peers import KEYS
 from benchmarks.plot import write_plots
@@ -89,6 +89,8 @@ async def measure(workshop: Workshop, options: argparse.Namespace) -> None:
         await overhead.run(
             workshop, results, lengths=lengths, works=works, effort=scale.effort, others=scale.others
         )
+    if "chat" in parts:
+        await chat.run(workshop, results, effort=scale.effort)
     if "processes" in parts:
         processes.run(workshop, results, rounds=scale.process_rounds, seconds=scale.process_seconds)
     if "bulk" in parts:

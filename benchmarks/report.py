@@ -14,7 +14,7 @@ from benchmarks.peers import KEYS, OURS, peer_class
 from benchmarks.results import Results, documents
 from benchmarks.texts import SIZES
 
-PARTS = ("overhead", "peers", "processes", "bulk", "storage", "imports")
+PARTS = ("overhead", "peers", "processes", "bulk", "storage", "imports", "chat")
 
 QUICK = (
     "**From a quick run, with few repetitions and 100 other conversations.** Its milliseconds, and ratios "

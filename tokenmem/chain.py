@@ -170,6 +170,7 @@ class _ChainTurn:
     OPTIONAL: Mapping[str, str] = {}
     RESERVED: frozenset[str] = frozenset()
     streams = False
+    takes_plain = False
 
     def __init__(self, chain: ConversationChain, inputs: dict[str, Any]) -> None:
         self.chain = chain
@@ -217,9 +218,13 @@ class _ChainTurn:
         """All of a window: a transcript may begin and end anywhere."""
         return list(messages)
 
-    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:  # noqa: ARG002
+    def render(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages themselves, of which the chain makes a text."""
+        return messages
+
+    def request(self, head: JSONObject, sent: Sequence[Message], stream: bool) -> JSONObject:  # noqa: ARG002
         """The llm's prompt: what was said before, and what the user says now."""
-        self.history = [] if self.nothing_fits else list(messages[:-1])
+        self.history = [] if self.nothing_fits else list(sent[:-1])
         return {**head, "prompt": self.chain.begin(self.inputs, self.history)}
 
     def read(self, response: str) -> Answer:

@@ -169,6 +169,9 @@ class MessageRows(Protocol):
     def to_openai(self) -> list[JSONObject]:
         """The messages as OpenAI's chat API takes them."""
 
+    def plain(self) -> list[JSONObject] | None:
+        """The same where each is a role and a text alone; None where one is more, or says nothing."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -201,6 +204,11 @@ class Window:
         """The messages as OpenAI's chat API takes them."""
         rows: MessageRows | None = self.__dict__.get("_rows")
         return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
+
+    def plain(self) -> list[JSONObject] | None:
+        """As `to_openai`, where each message is a role and a text alone and no reply is empty; else None."""
+        rows: MessageRows | None = self.__dict__.get("_rows")
+        return rows.plain() if rows else None
 
     if not TYPE_CHECKING:
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.util import greenlet_spawn
 
 from tokenmem.engine import begin_write, leave_autocommit, translated_errors
-from tokenmem.statements import is_own, passes_by
+from tokenmem.statements import commit, is_own, passes_by
 from tokenmem.steps import Count, Deliver, Procedure, Read, Step, Write
 from tokenmem.worker import Worker
 
@@ -136,7 +136,7 @@ class EngineRunner:
                         connection.execution_options(isolation_level="AUTOCOMMIT")
                     return step.operation(connection)
             with self.engine.connect() as connection:
-                if self._sqlite and passes_by(connection):
+                if passes_by(connection):
                     return in_turn(connection, step)
                 leave_autocommit(connection)
                 with connection.begin():
@@ -150,14 +150,13 @@ class EngineRunner:
 
 
 def in_turn(connection: sa.Connection, write: Write) -> Any:
-    """Run a write on SQLite in a transaction of the driver's; SQLAlchemy's would take twice as long.
+    """Run a write in a transaction of the driver's; SQLAlchemy's would take twice as long.
 
     After an error the pool rolls back, as it does with every connection that returns.
     """
     begin_write(connection)
     result = write.operation(connection)
-    driver: Any = connection.connection.driver_connection
-    driver.commit()
+    commit(connection)
     return result
 
 

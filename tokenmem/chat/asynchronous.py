@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from tokenmem.async_store import AsyncStore
@@ -12,6 +12,7 @@ from tokenmem.chat.base import BaseChat
 from tokenmem.chat.clients import blocks
 from tokenmem.chat.results import Functions, OnError, Results
 from tokenmem.chat.runners import AsyncModelRunner
+from tokenmem.chat.steps import StreamLeft
 from tokenmem.models import Reply
 from tokenmem.runners import AsyncBoundRunner, Course, advance_async, run_async
 from tokenmem.steps import Procedure
@@ -107,11 +108,13 @@ class AsyncChat(BaseChat[AsyncStore]):
 
     async def _stream(self, procedure: Procedure[Reply]) -> AsyncIterator[str | Reply]:
         course = Course(procedure)
-        with closing(self._runner()) as runner:
+        with closing(self._runner()) as runner, suppress(StreamLeft):
             while (delivery := await advance_async(course, runner)) is not None:
                 try:
                     yield delivery.value
+                except GeneratorExit:
+                    course.fail(StreamLeft())
                 except BaseException as error:
                     course.fail(error)
             runner.raise_cancelled()
-        yield course.result
+            yield course.result

@@ -19,6 +19,9 @@ class ChatCompletions:
     OPTIONAL: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "stream_options": "stream_options"}
     """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
 
+    takes_plain = True
+    """Whether messages that are a role and a text alone can be sent as they are."""
+
     streams = True
     """Whether a reply can come in pieces."""
 
@@ -41,15 +44,19 @@ class ChatCompletions:
         """The parameters that carry the instructions."""
         return {"messages": [{"role": "system", "content": text}]}
 
-    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:
+    def render(self, messages: Sequence[Message]) -> list[JSONObject]:
+        """Prepared messages as this API takes them."""
+        return chat_messages(messages)
+
+    def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
         """The parameters of a request.
 
         Args:
             head: those that are the same in every request of the chat.
-            messages: what follows the instructions.
+            sent: what follows the instructions.
             stream: whether the reply is to come in pieces.
         """
-        request = {**head, "messages": [*head.get("messages", []), *chat_messages(messages)]}
+        request = {**head, "messages": [*head.get("messages", []), *sent]}
         if stream:
             request |= {"stream": True, "stream_options": {"include_usage": True}}
         return request

@@ -29,9 +29,9 @@ class Function(ChatCompletions):
 
         return call
 
-    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:
+    def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
         """The function's arguments."""
-        request = super().request(head, messages, stream)
+        request = super().request(head, sent, stream)
         return {key: value for key, value in request.items() if key not in ("model", "prompt_cache_key")}
 
     def read(self, response: Any) -> Answer:

@@ -22,6 +22,9 @@ class Responses:
     OPTIONAL: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "include": "encrypted"}
     """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
 
+    takes_plain = True
+    """Whether messages that are a role and a text alone can be sent as they are."""
+
     streams = True
     """Whether a reply can come in pieces."""
 
@@ -44,9 +47,13 @@ class Responses:
         """The parameters that carry the instructions."""
         return {"instructions": text}
 
-    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:
+    def render(self, messages: Sequence[Message]) -> list[JSONObject]:
+        """Prepared messages as this API takes them."""
+        return response_items(messages)
+
+    def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
         """The parameters of a request; see ChatCompletions.request."""
-        request = {"store": False, **head, "input": response_items(messages)}
+        request = {"store": False, **head, "input": list(sent)}
         if family_of(str(head.get("model"))).reasoning and not request["store"]:
             request.setdefault("include", [_ENCRYPTED_REASONING])
         if stream:

@@ -38,10 +38,17 @@ class ModelAPI(Protocol):
     def endpoint(self, client: Any) -> Callable[..., Any]:
         """What sends a request."""
 
+    @property
+    def takes_plain(self) -> bool:
+        """Whether messages that are a role and a text alone can be sent as they are."""
+
     def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         """A window's messages as they can be sent."""
 
-    def request(self, head: JSONObject, messages: Sequence[Message], stream: bool) -> JSONObject:
+    def render(self, messages: Sequence[Message]) -> Sequence[Any]:
+        """Prepared messages as this API takes them."""
+
+    def request(self, head: JSONObject, sent: Sequence[Any], stream: bool) -> JSONObject:
         """The parameters of a request."""
 
     def read(self, response: Any) -> Answer:

@@ -13,6 +13,13 @@ END = object()
 """What a stream answers at its end."""
 
 
+class StreamLeft(BaseException):
+    """Nobody reads the stream any more: what a turn is told in place of GeneratorExit.
+
+    That would close the turn's inner generators, which then could not record the call.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Send a request to the model; the answer is its response, or a stream of events."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
 from tokenmem.chat.results import Functions, OnError, Results
 from tokenmem.chat.runners import ModelRunner
+from tokenmem.chat.steps import StreamLeft
 from tokenmem.models import Reply
 from tokenmem.runners import BoundRunner, Course, advance, run
 from tokenmem.steps import Procedure
@@ -174,10 +175,12 @@ class Chat(BaseChat[Store]):
 
     def _stream(self, procedure: Procedure[Reply]) -> Iterator[str | Reply]:
         course = Course(procedure)
-        with closing(self._runner()) as runner:
+        with closing(self._runner()) as runner, suppress(StreamLeft):
             while (delivery := advance(course, runner)) is not None:
                 try:
                     yield delivery.value
+                except GeneratorExit:
+                    course.fail(StreamLeft())
                 except BaseException as error:
                     course.fail(error)
-        yield course.result
+            yield course.result

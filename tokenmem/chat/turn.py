@@ -31,6 +31,8 @@ from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
 _RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds between tries to store a reply while the database cannot be reached: a failover takes as long."""
 
+_A_REPLY = Message("assistant", "")
+
 Check = Callable[[Window], None]
 
 
@@ -96,7 +98,7 @@ class Turns:
         prepared = Prepared(self.settings)
         begun = yield from self._begin(asked, prepared)
         if isinstance(begun, Begun):
-            return (yield from self._call(asked, begun, prepared.messages(begun.window)))
+            return (yield from self._call(asked, begun, prepared.sent()))
         return (yield from self._replay(asked, begun))
 
     def _replay(self, asked: Asked, answered: Answered) -> Procedure[Reply]:
@@ -178,7 +180,7 @@ class Turns:
             f"the reply; nothing was stored: raise token_limit",
         )
 
-    def _call(self, asked: Asked, begun: Begun, messages: Sequence[Message]) -> Procedure[Reply]:
+    def _call(self, asked: Asked, begun: Begun, sent: Sequence[Any]) -> Procedure[Reply]:
         """Ask the model and record how that ends."""
         if asked.key is not None:
             yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
@@ -187,7 +189,7 @@ class Turns:
         reader = self.settings.api.reader() if streams else None
         response: Any = None
         try:
-            response = yield from self._ask(self._request(asked, messages, streams))
+            response = yield from self._ask(self._request(asked, sent, streams))
             if reader is None:
                 answer = self.settings.api.read(response)
                 if asked.stream:
@@ -203,13 +205,14 @@ class Turns:
         outcome = _outcome("ok", answer, clock)
         return (yield from self._end(asked, begun, answer, outcome))
 
-    def _request(self, asked: Asked, messages: Sequence[Message], streams: bool) -> dict[str, Any]:
+    def _request(self, asked: Asked, sent: Sequence[Any], streams: bool) -> dict[str, Any]:
         chosen = self.settings
-        request = chosen.api.request({**chosen.head, **asked.options}, messages, streams)
+        head = {**chosen.head, **asked.options}
         if chosen.cache_key:
             owner = self.procedures.scope.owner or ""
             told = hashlib.sha256(f"{owner}\0{asked.conversation_id}".encode()).hexdigest()
-            request.setdefault("prompt_cache_key", told[:32])
+            head.setdefault("prompt_cache_key", told[:32])
+        request = chosen.api.request(head, sent, streams)
         return {name: value for name, value in request.items() if name not in chosen.refused}
 
     def _ask(self, request: dict[str, Any]) -> Procedure[Any]:
@@ -262,7 +265,7 @@ class Turns:
     ) -> Procedure[tuple[Ended, Sequence[int]]]:
         place = (asked.conversation_id, begun.number)
         if not messages:
-            ended: Ended = yield from attempted(self.procedures.write(calls.end, *place, None, outcome))
+            ended: Ended = yield from attempted(self._end_write(place, None, outcome))
             return ended, ()
         counted: Sequence[int] = ()
 
@@ -277,10 +280,14 @@ class Turns:
                 owner=self.procedures.scope.owner,
                 must_exist=True,
             )
-            return self.procedures.write(calls.end, *place, draft, outcome)
+            return self._end_write(place, draft, outcome)
 
         ended = yield from self.procedures.counted(messages, self.counter, store)
         return ended, counted
+
+    def _end_write(self, place: tuple[str, int], draft: Draft | None, outcome: Outcome) -> Write:
+        write = self.procedures.write(calls.end, *place, draft, outcome)
+        return replace(write, one_statement=calls.is_one_statement(draft))
 
     def _ended_before(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
         """The reply that an earlier try has stored, or, had we been taken for dead, the other one's."""
@@ -297,25 +304,28 @@ class Turns:
 
 
 class Prepared:
-    """A window's messages as they are sent, and what they cost; made once for each window."""
+    """What is sent of a window, and what it costs; made once for each window."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._no_result = no_result_for(settings.no_result_tokens)
-        self._window: Window | None = None
-        self._messages: list[Message] = []
-
-    def messages(self, window: Window) -> list[Message]:
-        """What is sent of a window."""
-        if window is not self._window:
-            self._window = window
-            self._messages = self._settings.api.prepare(window.messages, self._no_result)
-        return self._messages
+        self._sent: Sequence[Any] = ()
 
     def measure(self, window: Window) -> int:
         """What it costs by the model's bill, in tokens."""
-        model = self._settings.model
-        return sum(message.token_count + correction(model, message) for message in self.messages(window))
+        api, model = self._settings.api, self._settings.model
+        plain = window.plain() if api.takes_plain else None
+        if plain is not None:  # most conversations: no Message need be made
+            self._sent = plain
+            replies = sum(1 for message in plain if message["role"] == "assistant")
+            return window.token_count + replies * correction(model, _A_REPLY)
+        messages = api.prepare(window.messages, self._no_result)
+        self._sent = api.render(messages)
+        return sum(message.token_count + correction(model, message) for message in messages)
+
+    def sent(self) -> Sequence[Any]:
+        """What is sent of the window that was measured last."""
+        return self._sent
 
 
 def _read_stream(response: Any, reader: Any, clock: _Clock) -> Procedure[Answer]:

@@ -128,7 +128,7 @@ def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | 
             raise
         raise _overtaken(draft) from None
     if taken is None:
-        return _why_not(connection, scope, draft)
+        return why_not(connection, scope, draft)
     last_position, total_tokens = taken
     first_position = last_position - len(draft.messages) + 1
     return Appended(first_position, last_position, tokens, total_tokens)
@@ -138,18 +138,7 @@ def _take_and_store(
     connection: sa.Connection, scope: Scope, draft: Draft, tokens: int
 ) -> tuple[int, int] | None:
     take = TAKE_EXISTING if draft.expected_position or draft.must_exist else TAKE_ANY
-    head: dict[str, Any] = {
-        "id": draft.conversation_id,
-        "owner": draft.owner,
-        "title": draft.title,
-        "metadata": dump_json(draft.metadata) if draft.metadata else None,
-        "token_counter": draft.token_counter,
-        "count": len(draft.messages),
-        "tokens": tokens,
-        "key": draft.key,
-        "digest": draft.digest,
-        "expected": draft.expected_position,
-    }
+    head = head_of(draft, tokens)
     count = len(draft.messages)
     if connection.dialect.name == "postgresql" and count <= insert.MANY:
         statement = insert.all_at_once(take, count)
@@ -174,11 +163,28 @@ def _take_and_store(
     return last_position, total_tokens
 
 
+def head_of(draft: Draft, tokens: int) -> dict[str, Any]:
+    """The parameters of a statement that takes the conversation's row, and of the key's."""
+    return {
+        "id": draft.conversation_id,
+        "owner": draft.owner,
+        "title": draft.title,
+        "metadata": dump_json(draft.metadata) if draft.metadata else None,
+        "token_counter": draft.token_counter,
+        "count": len(draft.messages),
+        "tokens": tokens,
+        "key": draft.key,
+        "digest": draft.digest,
+        "expected": draft.expected_position,
+    }
+
+
 def _overtaken(draft: Draft) -> TryAgain:
     return TryAgain(f"conversation {draft.conversation_id!r} is being changed by another process; try again")
 
 
-def _why_not(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
+def why_not(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
+    """Why the conversation's row could not be taken. Raises as `append` does."""
     rows = _WHY_NOT.fetch(connection, scope, {"id": draft.conversation_id, "key": draft.key})
     if not rows:
         if draft.must_exist:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tokenmem.errors import WindowTooSmall
 from tokenmem.models import Appended, LLMCall, Message, StartOn, Window
-from tokenmem.operations import append, read
+from tokenmem.operations import append, insert, read
 from tokenmem.operations.append import Draft, OtherCounter
 from tokenmem.operations.rows import (
     MESSAGE_COLUMNS,
@@ -271,14 +271,31 @@ def _reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[W
     return Window(tuple(sent), tokens, tokens, first, last, 0), reply
 
 
+_OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, request_id = :request_id,
+    latency_ms = :latency_ms, first_token_ms = :first_token_ms, input_tokens = :input_tokens,
+    cached_tokens = :cached_tokens, output_tokens = :output_tokens, reasoning_tokens = :reasoning_tokens,
+    alive_at = NULL"""
 _END = Statement(f"""
-UPDATE {{llm_calls}} SET status = :status, error = :error, finish_reason = :finish_reason,
-    request_id = :request_id, latency_ms = :latency_ms, first_token_ms = :first_token_ms,
-    input_tokens = :input_tokens, cached_tokens = :cached_tokens, output_tokens = :output_tokens,
-    reasoning_tokens = :reasoning_tokens, reply_position = :reply_position,
-    reply_messages = :reply_messages, alive_at = NULL
+UPDATE {{llm_calls}} SET {_OUTCOME}, reply_position = :reply_position, reply_messages = :reply_messages
 WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
 RETURNING {_COLUMNS.replace("l.", "")}
+""")
+# PostgreSQL stores the reply and ends the call in one statement, the call's row taken first: if somebody has
+# ended it, nothing is stored.
+_OPEN = """open AS (
+    SELECT 1 FROM {llm_calls} WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
+    FOR UPDATE
+),"""
+_TAKE_IF_OPEN = append.TAKE_EXISTING.replace("RETURNING", "AND EXISTS (SELECT 1 FROM open) RETURNING")
+_ENDED = f""", ended AS (
+    UPDATE {{llm_calls}} AS l SET {_OUTCOME}, reply_position = taken.last_position - :count + 1,
+        reply_messages = :count
+    FROM taken WHERE l.conversation_id = :id AND l.number = :number
+    RETURNING {_COLUMNS}
+)"""
+_SELECT_ENDED = "SELECT taken.last_position, taken.total_tokens, ended.* FROM taken, ended"
+_IS_OPEN = Statement("""
+SELECT alive_at IS NOT NULL FROM {llm_calls} WHERE conversation_id = :id AND number = :number
 """)
 _READ = Statement(f"""
 SELECT {_COLUMNS} FROM {{llm_calls}} l WHERE l.conversation_id = :id AND l.number = :number
@@ -311,21 +328,47 @@ def end(
         AlreadyEnded: it has ended; nothing is stored.
         ConversationNotFound: it was deleted while the model thought; nothing is stored.
     """
+    parameters: dict[str, Any] = {name: getattr(outcome, name) for name in Outcome.__slots__}
+    parameters |= {"id": conversation_id, "number": number, "reply_position": None, "reply_messages": None}
+    if draft is not None and connection.dialect.name == "postgresql" and is_one_statement(draft):
+        return _end_at_once(connection, scope, draft, parameters)
     appended = None
-    if draft is not None:  # first: it takes the conversation's row, as a delete does
+    if draft is not None:
         stored = append.append(connection, scope, draft)
         if isinstance(stored, OtherCounter):
             return stored
         appended = stored
-    parameters: dict[str, Any] = {name: getattr(outcome, name) for name in Outcome.__slots__}
-    parameters |= {"id": conversation_id, "number": number, "reply_position": None, "reply_messages": None}
-    if appended is not None:
         parameters["reply_position"] = appended.first_position
         parameters["reply_messages"] = appended.last_position - appended.first_position + 1
     rows = _END.fetch(connection, scope, parameters)
     if not rows:
         raise AlreadyEnded
     return Ended(_call_of(conversation_id, rows[0]), appended)
+
+
+def is_one_statement(draft: Draft | None) -> bool:
+    """Whether PostgreSQL needs no transaction around `end`."""
+    return draft is None or len(draft.messages) <= insert.MANY
+
+
+def _end_at_once(
+    connection: sa.Connection, scope: Scope, draft: Draft, parameters: dict[str, Any]
+) -> Ended | OtherCounter:
+    count, tokens = len(draft.messages), sum(draft.token_counts)
+    statement = insert.all_at_once(_TAKE_IF_OPEN, count, _OPEN, _ENDED, _SELECT_ENDED)
+    parameters |= append.head_of(draft, tokens) | insert.values(draft.messages, draft.token_counts)
+    rows = statement.fetch(connection, scope, parameters)
+    if not rows:
+        is_open = _IS_OPEN.fetch(connection, scope, parameters)
+        if not is_open:
+            raise no_conversation(draft.conversation_id, scope)
+        why_not = append.why_not(connection, scope, draft) if is_open[0][0] else None
+        if isinstance(why_not, OtherCounter):
+            return why_not
+        raise AlreadyEnded
+    last_position, total_tokens, *call = rows[0]
+    appended = Appended(last_position - count + 1, last_position, tokens, total_tokens)
+    return Ended(_call_of(draft.conversation_id, call), appended)
 
 
 def ended(connection: sa.Connection, scope: Scope, conversation_id: str, number: int) -> Answered | None:

@@ -37,18 +37,27 @@ _COPY = Statement(f"COPY {{messages}} ({_COLUMNS}) FROM STDIN")
 
 
 @lru_cache
-def all_at_once(take: str, count: int) -> Statement:
+def all_at_once(
+    take: str,
+    count: int,
+    before: str = "",
+    after: str = "",
+    select: str = "SELECT last_position, total_tokens FROM taken",
+) -> Statement:
     """PostgreSQL's append: one statement, so one round trip, with the row locked for no longer than that.
 
     Args:
         take: the statement that takes the conversation's row, as text.
         count: how many messages it stores.
+        before: a further part of the statement, which `take` refers to.
+        after: another, which refers to `taken`, the conversation's row.
+        select: what it answers.
     """
     rows = _MORE_ROWS
     if count <= FEW:
         rows = f"(VALUES {', '.join(_FEW_ROWS.replace('$', str(n)) for n in range(1, count + 1))})"
     return Statement(f"""
-WITH taken AS ({take}),
+WITH {before} taken AS ({take}),
 stored AS (
     INSERT INTO {{messages}} ({_COLUMNS})
     SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
@@ -58,8 +67,8 @@ stored AS (
     INSERT INTO {{append_keys}} (conversation_id, key, first_position, last_position, digest)
     SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest
     FROM taken WHERE CAST(:key AS text) IS NOT NULL
-)
-SELECT last_position, total_tokens FROM taken
+) {after}
+{select}
 """)
 
 

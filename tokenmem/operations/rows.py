@@ -75,6 +75,13 @@ class StoredRows:
             for _, role, _, content, payload, _, _, _ in self.rows
         ]
 
+    def plain(self) -> list[JSONObject] | None:
+        """The same where each is a role and a text alone; None where one is more, or says nothing."""
+        for _, role, kind, content, payload, _, _, _ in self.rows:
+            if payload is not None or kind != "message" or (role == "assistant" and not content):
+                return None
+        return self.to_openai()
+
 
 def conversation_of(row: Sequence[Any]) -> Conversation:
     """A conversation from CONVERSATION_COLUMNS."""

@@ -1,0 +1,93 @@
+"""What Chat takes around a model that answers at once, over the store's own operations that a turn needs.
+
+The same turn twice: `chat.send` with a function as the model, and by hand `append`, `window`, `append`. Beside
+it, the record of the call, which the hand-written turn does not have.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import sqlalchemy as sa
+
+from benchmarks.databases import Database, Workshop
+from benchmarks.results import Results
+from benchmarks.timing import Effort, Subject, compare
+from tokenmem import AsyncChat, AsyncStore, Chat, Store
+
+ANSWER = "The night train leaves at 21:58, from platform 4. " * 5
+QUESTION = "When does the night train leave? " * 8
+LIMIT = 4_000  # tokens: about 65 messages
+MESSAGES = 200  # before the first turn
+
+
+async def run(workshop: Workshop, results: Results, *, effort: Effort) -> None:
+    """Both colours; with the disk's wait for a commit and without it."""
+    for durable in (True, False):
+        results.progress(
+            f"measuring a turn of Chat, {'durable' if durable else 'without waiting for the disk'}"
+        )
+        with workshop.database() as database:
+            if not durable and workshop.engine == "postgresql":
+                database.forget_commits()
+            elif not durable:
+                continue  # a file in memory has other costs: the others tell
+            measured = await _measure(database, effort)
+        results.record("chat", "durable" if durable else "quick", measured)
+
+
+async def _measure(database: Database, effort: Effort) -> dict[str, Any]:
+    with Store(database.url) as store:
+        store.upgrade()
+        for name in ("chat", "hand", "async chat", "async hand"):
+            store.append(name, [{"role": "user", "content": QUESTION}] * MESSAGES)
+        async with AsyncStore(database.url) as async_store:
+            times = await compare(_subjects(store, async_store), effort)
+        transactions = _transactions(database)
+    return {"times": times, "transactions": transactions}
+
+
+def _subjects(store: Store, async_store: AsyncStore) -> list[Subject]:
+    def model(_: list[Any]) -> str:
+        return ANSWER
+
+    async def async_model(_: list[Any]) -> str:
+        return ANSWER
+
+    chat = Chat(store, model, "gpt-4o", LIMIT)
+    async_chat = AsyncChat(async_store, async_model, "gpt-4o", LIMIT)
+    question = {"role": "user", "content": QUESTION}
+    answer = {"role": "assistant", "content": ANSWER}
+
+    def by_hand() -> None:
+        store.append("hand", [question])
+        store.window("hand", LIMIT, stride=LIMIT // 8).to_openai()
+        store.append("hand", [answer])
+
+    async def by_hand_async() -> None:
+        await async_store.append("async hand", [question])
+        (await async_store.window("async hand", LIMIT, stride=LIMIT // 8)).to_openai()
+        await async_store.append("async hand", [answer])
+
+    return [
+        Subject("Chat", lambda: chat.send("chat", QUESTION)),
+        Subject("Store", by_hand),
+        Subject("AsyncChat", lambda: async_chat.send("async chat", QUESTION), asynchronous=True),
+        Subject("AsyncStore", by_hand_async, asynchronous=True),
+    ]
+
+
+def _transactions(database: Database) -> int:
+    """How many commits one turn makes, as an engine of the caller's sees them."""
+    engine = sa.create_engine(database.url_for("sqlite", "postgresql+psycopg"))
+    commits = itertools.count()
+    sa.event.listen(engine, "commit", lambda _: next(commits))
+    with Store(engine) as store:
+        chat = Chat(store, lambda _: ANSWER, "gpt-4o", LIMIT)
+        chat.send("chat", QUESTION)
+        before = next(commits)
+        chat.send("chat", QUESTION)
+        after = next(commits)
+    engine.dispose()
+    return after - before - 1
