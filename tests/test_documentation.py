@@ -11,6 +11,7 @@ import pytest
 
 from tokenmem.engine import open_engine
 from tokenmem.store import Store
+from tokenmem.testing import Answer, ModelServer, Request
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md"))
@@ -30,6 +31,14 @@ def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, block.start("code")), block["code"]
 
 
+def answered(request: Request) -> Answer:
+    """A model that calls the first tool that it is offered, and then says something."""
+    tools = request.body.get("tools")
+    if tools and request.body["messages"][-1]["role"] == "user":
+        return Answer(tool_calls=[(tools[0]["function"]["name"], {"city": "Turin"})])
+    return Answer("At 21:58, from platform 4.")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "python"))], ids=name)
 def test_examples_run_as_printed(page: Path, tmp_path: Path) -> None:
     """One page after the other as one program, in an empty directory; `python no-run` is not run."""
@@ -45,15 +54,17 @@ def test_examples_run_as_printed(page: Path, tmp_path: Path) -> None:
         for key, value in os.environ.items()
         if not key.startswith(("TOKENMEM_", "OPENAI_")) and key != "PYTHONPATH"
     }
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "example.py")],
-        cwd=work,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    with ModelServer(answered) as server:
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "example.py")],
+            cwd=work,
+            env=environment | {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "test"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert server.problems == []
     assert done.returncode == 0, f"{name(page)}\n{done.stdout}{done.stderr}"
 
 

@@ -1,0 +1,98 @@
+"""The README's backend as printed: uvicorn in a process of its own, over real connections."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.test_documentation import ROOT, blocks
+from tokenmem import Store
+from tokenmem.testing import Answer, ModelServer, Stall
+
+EXAMPLE = next(code for _, code in blocks(ROOT / "README.md", "python") if "FastAPI" in code)
+
+
+@contextmanager
+def running(directory: Path, database_url: str, model_url: str) -> Iterator[int]:
+    """The backend on a free port of loopback, which it is given as an open socket."""
+    (directory / "backend.py").write_text(EXAMPLE, encoding="utf-8")
+    environment = os.environ | {
+        "TOKENMEM_URL": database_url,
+        "OPENAI_BASE_URL": model_url,
+        "OPENAI_API_KEY": "test",
+        "PYTHONWARNINGS": "default",
+    }
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        command = [sys.executable, "-m", "uvicorn", "backend:app", "--fd", str(listening.fileno())]
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment,
+            pass_fds=[listening.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
+            assert "Traceback" not in told, told
+
+
+def post(port: int, path: str, text: str, **headers: str) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = json.dumps({"text": text})
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("POST", path, body, {"Content-Type": "application/json", **given})
+    return connection
+
+
+def said(port: int, path: str, text: str, **headers: str) -> str:
+    with closing(post(port, path, text, **headers)) as connection:
+        response = connection.getresponse()
+        told = response.read().decode()
+        assert response.status == 200, told
+        return told
+
+
+def ended_status(store: Store, number: int) -> str:
+    """The status of a call, when it has ended."""
+    for _ in range(500):
+        calls = store.calls("trip")
+        if len(calls) >= number and not str(calls[number - 1].error).startswith("not ended"):
+            return calls[number - 1].status
+        time.sleep(0.02)
+    raise AssertionError("the call has not ended")
+
+
+def test_the_backend_of_the_readme(tmp_path: Path, database_url: str) -> None:
+    slow = Stall(after=4, seconds=60, answer=Answer("this is never read to its end"))
+    with (
+        ModelServer([Answer("At 21:58."), slow, Answer("Still at 21:58.")]) as server,
+        running(tmp_path, database_url, server.base_url) as port,
+    ):
+        keyed = {"x_user": "ann", "idempotency_key": "r1"}
+        assert said(port, "/chats/trip", "When does it leave?", **keyed) == "At 21:58."
+        assert said(port, "/chats/trip", "When does it leave?", **keyed) == "At 21:58."
+        assert len(server.requests) == 1
+        with Store(database_url) as store:
+            leaving = post(port, "/chats/trip", "And now?", x_user="ann")
+            first = leaving.getresponse().read(1)
+            leaving.close()
+            assert ended_status(store, 2) == "cancelled"
+            assert said(port, "/chats/trip", "Hello?", x_user="ann") == "Still at 21:58."
+            messages = store.messages("trip")
+            assert [message.role for message in messages] == ["user", "assistant"] * 3
+            assert messages[3].partial
+            assert str(messages[3].content).startswith(first.decode())
+            assert store.conversation("trip").owner == "ann"
+            assert store.verify() == []
+        assert server.problems == []
