@@ -201,6 +201,23 @@ def _imports(results: Results) -> Verdict:
     return Verdict(text, bare["seconds"] <= 0.15)
 
 
+def _chat(results: Results) -> Verdict:
+    known = results.part("chat")
+    if "durable" not in known:
+        return Verdict(NOT_MEASURED)
+    ratios = {name: _turn_ratios(known[name]) for name in ("durable", "quick") if name in known}
+    worst = max(ratios["durable"])
+    text = "{:.2f}, async {:.2f}".format(*ratios["durable"])
+    if "quick" in ratios:
+        text += "; {:.2f} and {:.2f} without waiting for the disk".format(*ratios["quick"])
+    return Verdict(text, worst <= 1.5)
+
+
+def _turn_ratios(measured: dict[str, Any]) -> tuple[float, float]:
+    seconds = {name: summary["seconds"] for name, summary in measured["times"].items()}
+    return seconds["Chat"] / seconds["Store"], seconds["AsyncChat"] / seconds["AsyncStore"]
+
+
 STATEMENT, SCAN = "window statement", "range scan"
 BARS = (
     Bar(
@@ -238,5 +255,6 @@ BARS = (
         "smaller than every peer",
         _storage,
     ),
+    Bar("a turn of Chat around a model that answers at once, over append, window, append", "≤ 1.5", _chat),
     Bar("import of the package", "≤ 150 ms", _imports),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -63,6 +64,9 @@ Stride = int | Literal["eighth"] | None
 Oversized = Literal["refuse", "cut"]
 
 _APIS: Mapping[str, type[ChatCompletions | Responses]] = {"chat": ChatCompletions, "responses": Responses}
+
+
+_READ_OPTIONS = ("response_format", "text", "tool_choice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ def settings_of(
     if instructions is not None:
         _check_instructions(instructions)
         extra += counter.count(Message.system(instructions))
+    extra += option_tokens(options, counter)
     window_limit = token_limit - reserve - extra
     if window_limit < 1:
         raise InvalidArgument(
@@ -192,6 +197,15 @@ def check_options(options: Mapping[str, Any], api: ModelAPI) -> None:
     for name in options:
         if name in api.RESERVED:
             raise InvalidArgument(f"{name!r} is no option of a request here; the chat sets it")
+
+
+def option_tokens(options: Mapping[str, Any], counter: TokenCounter) -> int:
+    """What the model reads of the options, in tokens: the schema of its reply, the tool that it has to call.
+
+    The provider documents no price; their JSON text is taken for it.
+    """
+    read = [options[name] for name in _READ_OPTIONS if isinstance(options.get(name), Mapping)]
+    return sum(counter.count(Message.user(json.dumps(value, default=str))) for value in read)
 
 
 def _check_instructions(instructions: Any) -> None:

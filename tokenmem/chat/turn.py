@@ -16,9 +16,9 @@ from tokenmem.arguments import checked_name, optional_name
 from tokenmem.bills import correction
 from tokenmem.chat.answers import Answer, main_message, request_id_of, tool_calls_of
 from tokenmem.chat.prompt import no_result_for
-from tokenmem.chat.settings import Settings, check_options
+from tokenmem.chat.settings import Settings, check_options, option_tokens
 from tokenmem.chat.steps import END, Ask, Close, KeepAlive, Next, Pause
-from tokenmem.errors import DatabaseUnavailable, ModelError, WindowTooSmall
+from tokenmem.errors import DatabaseUnavailable, InvalidArgument, ModelError, WindowTooSmall
 from tokenmem.formats import digest
 from tokenmem.models import Message, Reply, Window
 from tokenmem.operations import calls
@@ -143,14 +143,15 @@ class Turns:
 
     def _opening(self, asked: Asked, prepared: Prepared, new: Sequence[int]) -> Opening:
         chosen = self.settings
+        options = option_tokens(asked.options, chosen.counter)
         return Opening(
             asked.conversation_id,
             chosen.model,
-            chosen.window_limit + (sum(new) if chosen.new_beside_limit else 0),
+            max(chosen.window_limit - options, 0) + (sum(new) if chosen.new_beside_limit else 0),
             chosen.start_on,
             chosen.stride,
             measure=prepared.measure,
-            extra=chosen.extra,
+            extra=chosen.extra + options,
             check=asked.check,
             instructions=chosen.instructions,
             tools=chosen.tools_json,
@@ -192,8 +193,6 @@ class Turns:
             response = yield from self._ask(self._request(asked, sent, streams))
             if reader is None:
                 answer = self.settings.api.read(response)
-                if asked.stream:
-                    yield Deliver(answer.text)
             else:
                 answer = yield from _read_stream(response, reader, clock)
         except BaseException as error:
@@ -203,7 +202,10 @@ class Turns:
             yield from self._record_failure(asked, begun, part, clock, error)
             raise
         outcome = _outcome("ok", answer, clock)
-        return (yield from self._end(asked, begun, answer, outcome))
+        reply = yield from self._end(asked, begun, answer, outcome)
+        if asked.stream and reader is None and reply.text:
+            yield Deliver(reply.text)  # stored before: who leaves now has had all of it
+        return reply
 
     def _request(self, asked: Asked, sent: Sequence[Any], streams: bool) -> dict[str, Any]:
         chosen = self.settings
@@ -312,15 +314,21 @@ class Prepared:
         self._sent: Sequence[Any] = ()
 
     def measure(self, window: Window) -> int:
-        """What it costs by the model's bill, in tokens."""
+        """What it costs by the model's bill, in tokens.
+
+        Raises:
+            InvalidArgument: nothing in it can be sent.
+        """
         api, model = self._settings.api, self._settings.model
         plain = window.plain() if api.takes_plain else None
-        if plain is not None:  # most conversations: no Message need be made
+        if plain:  # most conversations: no Message need be made
             self._sent = plain
             replies = sum(1 for message in plain if message["role"] == "assistant")
             return window.token_count + replies * correction(model, _A_REPLY)
         messages = api.prepare(window.messages, self._no_result)
         self._sent = api.render(messages)
+        if not self._sent:  # no provider takes an empty prompt
+            raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
         return sum(message.token_count + correction(model, message) for message in messages)
 
     def sent(self) -> Sequence[Any]:

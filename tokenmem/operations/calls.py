@@ -54,7 +54,7 @@ class Opening:
         token_limit: what the window may cost, in tokens.
         start_on: where it may start.
         stride: in what steps, in tokens.
-        measure: what the window costs as it is sent, in tokens: never less than what is left out of `extra`.
+        measure: what a window costs as it is sent, in tokens.
         extra: what is sent besides the window, in tokens.
         check: raises where the window is not what the caller expects; nothing is stored then.
         instructions: what the model is told before the messages.
@@ -140,6 +140,10 @@ _KEEP_AND_NUMBER = {  # in one round trip where a round trip costs
 _SET_KEY = Statement("""
 UPDATE {append_keys} SET call_number = :number WHERE conversation_id = :id AND key = :key
 """)
+_REMEMBER = Statement("""
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
+SELECT id, :key, last_position + 1, last_position, '' FROM {conversations} WHERE id = :id
+""")
 _BURY = Statement("""
 UPDATE {llm_calls} SET alive_at = NULL, error = :error
 WHERE conversation_id = :id AND alive_at IS NOT NULL
@@ -179,11 +183,19 @@ def begin(
             known = of_key(connection, scope, opening.conversation_id, opening.key)
             if isinstance(known, (Answered, Running)):
                 return known
+            if known is None:
+                _remember(connection, scope, opening)
             _BURY.run(connection, scope, {"id": opening.conversation_id, "key": opening.key, "error": DIED})
     window, tokens = _fitting_window(connection, scope, opening)
-    opening.check(window)
+    if appended is None or not appended.replayed:  # else it was checked when it was stored
+        opening.check(window)
     number = _number_call(connection, scope, opening, window, tokens)
     return Begun(number, window)
+
+
+def _remember(connection: sa.Connection, scope: Scope, opening: Opening) -> None:
+    """Keep the key of a request that stores no message, so that it is known when it comes again."""
+    _REMEMBER.run(connection, scope, {"id": opening.conversation_id, "key": opening.key})
 
 
 def _fitting_window(connection: sa.Connection, scope: Scope, opening: Opening) -> tuple[Window, int]:
