@@ -13,7 +13,20 @@ from tests.commands import done, environment, on_terminal, only_line, process, r
 from tokenmem import Message, Store, __version__
 from tokenmem.migrate import head
 
-COMMANDS = ["demo", "import", "export", "ls", "show", "window", "verify", "rm", "purge", "recount"]
+COMMANDS = [
+    "calls",
+    "chat",
+    "demo",
+    "import",
+    "export",
+    "ls",
+    "show",
+    "window",
+    "verify",
+    "rm",
+    "purge",
+    "recount",
+]
 GROUPED = ["upgrade", "downgrade", "current", "check", "sql"]
 
 CALL = {
@@ -134,7 +147,16 @@ def test_a_wrong_database_is_one_line(command: list[str], url: str, words: list[
 
 
 @pytest.mark.parametrize(
-    "command", [["ls"], ["show", "c"], ["window", "c", "--limit", "9"], ["verify"], ["rm", "c"], ["export"]]
+    "command",
+    [
+        ["ls"],
+        ["show", "c"],
+        ["window", "c", "--limit", "9"],
+        ["calls", "c"],
+        ["verify"],
+        ["rm", "c"],
+        ["export"],
+    ],
 )
 def test_a_database_without_tables_names_the_command(command: list[str], database_url: str) -> None:
     if database_url.startswith("sqlite"):

@@ -261,6 +261,7 @@ class LLMCall:
         error: what went wrong, in a few words without the conversation's text.
         request_id: the provider's id of the request.
         created_at: when it began, in UTC.
+        running: whether it still runs, by its process's last sign of life; as `Store.calls` found it.
     """
 
     conversation_id: str
@@ -282,6 +283,7 @@ class LLMCall:
     error: str | None
     request_id: str | None
     created_at: datetime
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)

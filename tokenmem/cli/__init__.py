@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenmem import __version__
-from tokenmem.cli import demo, migrations, reading, transfer, upkeep
+from tokenmem.cli import calls, chatting, demo, migrations, reading, transfer, upkeep
 from tokenmem.cli.group import help_without_command, new_group
 
 app = new_group(
@@ -19,7 +19,7 @@ app = new_group(
     epilog="Begin with: tokenmem demo",
 )
 app.add_typer(migrations.group, name="db")
-for _commands in (demo, transfer, reading, upkeep):
+for _commands in (demo, transfer, reading, calls, chatting, upkeep):
     _commands.register(app)
 
 

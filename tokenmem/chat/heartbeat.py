@@ -1,0 +1,78 @@
+"""Signs of life of the calls that are running: written every few seconds by one thread of the process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from tokenmem.errors import TokenmemError
+from tokenmem.runners import Runner
+from tokenmem.steps import Write
+
+BEAT = 5.0
+"""Seconds between two signs of life of a call: a third of `operations.calls.LEASE`."""
+
+_LOOK = 1.0
+"""Seconds between two looks at which calls are due: most calls end before anything is written."""
+
+
+class Heart:
+    """Runs a write for each call that it is told of, every BEAT seconds, until it is told to stop.
+
+    Its thread starts with the first call and ends when there are none.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._calls: dict[object, tuple[Runner, Write, float]] = {}
+
+    def start(self, runner: Runner, write: Write) -> object:
+        """Begin; what is returned stops it."""
+        if self._process != os.getpid():  # forked: the thread and its calls are the parent's
+            self._forget()
+        call = object()
+        with self._lock:
+            self._calls[call] = (runner, write, time.monotonic() + BEAT)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="tokenmem-heart", daemon=True)
+                self._thread.start()
+        return call
+
+    def stop(self, call: object) -> None:
+        """End it."""
+        with self._lock:
+            self._calls.pop(call, None)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_LOOK)
+            with self._lock:
+                if not self._calls:
+                    self._thread = None
+                    return
+                due = [call for call, (_, _, at) in self._calls.items() if at <= time.monotonic()]
+            for call in due:
+                self._write(call)
+
+    def _write(self, call: object) -> None:
+        told: Any = self._calls.get(call)
+        if told is None:  # it has ended meanwhile
+            return
+        runner, write, _ = told
+        with suppress(TokenmemError):  # a call outlives a database that is away for a while
+            runner.step(write)
+        with self._lock:
+            if call in self._calls:
+                self._calls[call] = (runner, write, time.monotonic() + BEAT)
+
+
+heart = Heart()
+"""The process's own."""
