@@ -229,11 +229,13 @@ class ToolCall:
         id: what its result must name.
         name: the tool's name.
         arguments: JSON text as the model wrote it; a custom tool's input is any text.
+        custom: whether it is a custom tool's.
     """
 
     id: str
     name: str
     arguments: str
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)

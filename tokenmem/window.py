@@ -159,8 +159,9 @@ def _tied_to(messages: Sequence[Message], before: Before) -> list[int]:
 def call_ids(message: Message) -> list[str]:
     """The ids of the tool calls that a message makes: in `tool_calls`, in its parts, or its own."""
     payload = message.payload or {}
-    calls = [*(payload.get("tool_calls") or []), *_parts(payload, "tool_use", "tool_call")]
-    ids = [call.get("id") for call in calls]
+    listed = payload.get("tool_calls")
+    calls = [*(listed if isinstance(listed, list) else ()), *_parts(payload, "tool_use", "tool_call")]
+    ids = [call.get("id") for call in calls if isinstance(call, dict)]
     if message.kind == "tool_call":  # an item of the Responses API
         ids.append(payload.get("call_id"))
     return [call_id for call_id in ids if isinstance(call_id, str)]

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenmem.chat.answers import Answer, merge, part_of, plain, request_id_of, scrubbed, usage_of
+from tokenmem.chat.answers import (
+    Answer,
+    merge,
+    part_of,
+    plain,
+    request_id_of,
+    scrubbed,
+    text_in,
+    usage_of,
+    with_call_ids,
+)
 from tokenmem.chat.conversions import chat_messages, chat_tool, has_chat_form
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.errors import ModelError
@@ -69,10 +79,11 @@ class ChatCompletions:
         """
         body = plain(response)
         choices = body.get("choices") if isinstance(body, Mapping) else None
-        message = choices[0].get("message") if choices else None
-        if not choices or not isinstance(message, dict):
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or not isinstance(message, dict):
             raise ModelError("the model's answer has no message; ask for one choice, and not for a stream")
-        return _answer(message, choices[0].get("finish_reason"), body.get("usage"), request_id_of(response))
+        return _answer(message, choice.get("finish_reason"), body.get("usage"), request_id_of(response))
 
     def reader(self) -> CompletionReader:
         """What puts a stream together."""
@@ -80,13 +91,12 @@ class ChatCompletions:
 
 
 def _answer(message: JSONObject, finish_reason: Any, usage: Any, request_id: str | None) -> Answer:
-    message = scrubbed({"role": "assistant", **message})
-    if message["role"] is None:
-        message["role"] = "assistant"
-    content = message.get("content")
+    given = with_call_ids(scrubbed({"role": "assistant", **message}))
+    given["role"] = given["role"] or "assistant"
+    parsed = parse_message(given)
     return Answer(
-        [parse_message(message)],
-        content if isinstance(content, str) else "",
+        [parsed],
+        parsed.content or "",
         str(finish_reason) if finish_reason is not None else None,
         usage_of(usage, "prompt", "completion"),
         request_id,
@@ -105,15 +115,15 @@ class CompletionReader:
     def feed(self, chunk: Any) -> str:
         """Take a chunk in and return the text in it."""
         body = plain(chunk)
+        if not isinstance(body, Mapping):
+            return ""
         self._usage = body.get("usage") or self._usage
         for choice in body.get("choices") or []:
-            if choice.get("index", 0) != 0:
-                continue
-            self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            delta = choice.get("delta") or {}
-            merge(self._message, delta)
-            text = delta.get("content")
-            return text if isinstance(text, str) else ""
+            if not choice.get("index"):  # n is ours: there is one choice, which some servers do not number
+                self._finish_reason = choice.get("finish_reason") or self._finish_reason
+                delta = choice.get("delta") or {}
+                merge(self._message, delta)
+                return text_in(delta.get("content"))
         return ""
 
     @property
@@ -133,9 +143,10 @@ class CompletionReader:
         """What has arrived of a reply that was cut off."""
         usage = usage_of(self._usage, "prompt", "completion")
         message = scrubbed(self._message)
-        content = message.get("content")
-        text = content if isinstance(content, str) else ""
+        text = text_in(message.get("content"))
         rest = {key: value for key, value in message.items() if value and key not in ("role", "content")}
+        if isinstance(message.get("content"), list):
+            rest["content"] = message["content"]
         if not text and not rest:
             return Answer(usage=usage, request_id=self.request_id)
         stored = part_of({"role": "assistant", "content": text}, rest)

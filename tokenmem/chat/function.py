@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenmem.chat.answers import Answer, plain, scrubbed
+from tokenmem.chat.answers import Answer, plain, scrubbed, with_call_ids
 from tokenmem.chat.completions import ChatCompletions
 from tokenmem.errors import ModelError
 from tokenmem.formats import parse_message
@@ -46,7 +46,9 @@ class Function(ChatCompletions):
         body = plain(given)
         if not isinstance(body, Mapping):
             raise ModelError(f"the model returned a {type(response).__name__}; return a message, or its text")
-        message = parse_message(scrubbed({"role": "assistant", **body}))
+        if not {"role", "content", "tool_calls"} & body.keys():
+            raise ModelError("the model returned a dict that is no message: it has neither role nor content")
+        message = parse_message(with_call_ids(scrubbed({"role": "assistant", **body})))
         if message.role != "assistant":
             raise ModelError(
                 f"the model returned a message of the role {message.role!r}; return an assistant's"

@@ -4,17 +4,20 @@ What is stored may be interrupted anywhere: a process dies between a tool call a
 overlap, a reply is cut off. Providers refuse such a history for good. So, in what is sent and only there,
 
 - a call's results follow it at once, wherever they are stored behind it;
-- a call without a result gets one that says so (`NO_RESULT`);
+- a call without a result gets one that says so (`NO_RESULT`), or is left out where no text can be its result;
 - a result without a call, reasoning without what it led to, and a reply that says nothing are left out, as is
   the part of a reply that was cut off while nothing has been said since.
+
+What has been sent once is sent again in the same words: messages that are added change nothing before the
+first call that was open. (Only Chat Completions, given items of the Responses API, adds to the last message.)
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from tokenmem.chat.conversions import LOCAL_SHELL, is_item, output_item, says_in_parts
 from tokenmem.models import Message
 from tokenmem.window import answered_ids, call_ids
 
@@ -25,6 +28,16 @@ NO_RESULT = "[no result: this tool call was not answered]"
 NoResult = Callable[[Message, str], Message]
 """Makes the result of a message's call, by its id, that has none."""
 
+# Calls whose results are no text: screenshots, tools, a program's state. They are not sent unanswered.
+_WITHOUT_STAND_IN = ("computer_call", "tool_search_call", "program")
+# Items that are no call, result or message, and that the application writes: no reasoning leads to them.
+_NOT_THE_MODELS = (
+    *("mcp_approval_response", "local_shell_call_output", "configuration_update", "compaction_trigger"),
+    "additional_tools",
+)
+# What stands before the name of a function that is called without an id; no stored text has a NUL.
+_BY_NAME = "\0"
+
 
 def sendable(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
     """The messages as they can be sent, in order.
@@ -33,32 +46,33 @@ def sendable(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         messages: a window's.
         no_result: makes the result of a message's call, by its id, that has none.
     """
-    kept = list(messages)
-    while kept and kept[-1].partial:
-        kept.pop()
+    kept = [message for message in messages if says_something(message)]
     if any(message.kind != "message" for message in kept):
-        kept = _without_dangling_reasoning(_with_results(kept, no_result))
-    return [message for message in kept if says_something(message)]
+        kept = _with_results(kept, no_result)
+    return _without_dangling(kept)
 
 
 def unanswered(messages: Sequence[Message]) -> list[str]:
     """The ids of the calls that have no result behind them, in order."""
-    results = _Results(messages)
+    results = _results(messages)
     return [
-        call_id
+        key
         for index, message in enumerate(messages)
-        for call_id in call_ids(message)
-        if results.take(call_id, index) is None
+        for key, result in zip(_call_keys(message), results.get(index, ()), strict=True)
+        if result is None and _is_id(key)
     ]
 
 
-def newest_calls(messages: Sequence[Message]) -> list[str]:
-    """The ids that the newest run of tool calls has."""
-    last = max((index for index, each in enumerate(messages) if each.kind == "tool_call"), default=-1)
-    first = last
-    while first > 0 and messages[first - 1].kind == "tool_call" and _is_item(messages[first]):
-        first -= 1
-    return [call_id for message in messages[first : last + 1] for call_id in call_ids(message)]
+def newest_calls(messages: Sequence[Message], newest_reply: int = 0) -> list[str]:
+    """The ids of the calls that the newest reply with any makes.
+
+    Args:
+        messages: a window's.
+        newest_reply: where the newest reply begins; calls right before it look like its own.
+    """
+    newest = [messages[index] for reply in _calling_replies(messages)[-1:] for index in reply]
+    its_own = [message for message in newest if message.position >= newest_reply]
+    return [key for message in its_own or newest for key in _call_keys(message) if _is_id(key)]
 
 
 def says_something(message: Message) -> bool:
@@ -66,113 +80,141 @@ def says_something(message: Message) -> bool:
     if message.role != "assistant" or message.content:
         return True
     payload = message.payload or {}
-    if _is_item(message):
-        return bool(payload.get("content", True))
-    said = ("content", "tool_calls", "function_call", "refusal", "audio")
-    return any(payload.get(key) for key in said)
+    if is_item(message):
+        return payload["type"] != "message" or says_in_parts(payload.get("content"))
+    return says_in_parts(payload.get("content")) or any(
+        payload.get(key) for key in ("tool_calls", "function_call", "refusal", "audio")
+    )
 
 
-def _is_item(message: Message) -> bool:
-    """Whether it is an item of the Responses API."""
-    return message.payload is not None and "type" in message.payload
+def _is_id(key: str) -> bool:
+    return bool(key) and not key.startswith(_BY_NAME)
 
 
-class _Results:
-    """Where the results of calls are, each to be taken once."""
+def _call_keys(message: Message) -> list[str]:
+    """What the results of a message's calls name: ids, "" for a call without one, or a function's name."""
+    if message.kind != "tool_call":
+        return []
+    payload = message.payload or {}
+    if is_item(message):
+        return [payload["call_id"]] if payload["type"] != LOCAL_SHELL else []
+    given = [call.get("id") for call in payload.get("tool_calls") or []]
+    keys = [call_id if isinstance(call_id, str) else "" for call_id in given]
+    called = payload.get("function_call")
+    by_name = [f"{_BY_NAME}{called.get('name')}"] if isinstance(called, dict) else []
+    return keys + [call_id for call_id in call_ids(message) if call_id not in keys] + by_name
 
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self._results: dict[str, list[int]] = defaultdict(list)
-        self._calls: dict[str, list[int]] = defaultdict(list)
-        for index, message in enumerate(messages):
-            if message.kind == "tool_result":
-                for call_id in answered_ids(message):
-                    self._results[call_id].append(index)
-            elif message.kind == "tool_call":
-                for call_id in call_ids(message):
-                    self._calls[call_id].append(index)
 
-    def take(self, call_id: str, called_at: int) -> int | None:
-        """The index of the result of a call: the first one behind it, before the id is called again."""
-        again = min((index for index in self._calls[call_id] if index > called_at), default=None)
-        for index in self._results[call_id]:
-            if index > called_at and (again is None or index < again):
-                self._results[call_id].remove(index)
-                return index
-        return None
+def _answer_keys(message: Message) -> list[str]:
+    """Which of the calls a result answers, as `_call_keys` names them."""
+    if ids := answered_ids(message):
+        return sorted(ids)
+    return [f"{_BY_NAME}{(message.payload or {}).get('name')}" if message.role == "function" else ""]
+
+
+def _results(messages: Sequence[Message]) -> dict[int, list[int | None]]:
+    """For each message with calls, where their results are.
+
+    The result of a call is the first one behind it, before its id is called again: some servers count their
+    ids from one in every reply. Where one message has an id twice, its results come in order.
+    """
+    found: dict[int, list[int | None]] = {}
+    waiting: dict[str, list[tuple[int, int]]] = {}
+    for index, message in enumerate(messages):
+        if message.kind == "tool_result":
+            for key in _answer_keys(message):
+                if places := waiting.get(key):
+                    caller, number = places.pop(0)
+                    found[caller][number] = index
+        elif keys := _call_keys(message):
+            found[index] = [None] * len(keys)
+            waiting |= {key: [] for key in keys}
+            for number, key in enumerate(keys):
+                waiting[key].append((index, number))
+    return found
+
+
+def _calling_replies(messages: Sequence[Message]) -> list[list[int]]:
+    """The indexes of messages with calls, one reply's together: with the Responses API each is an item."""
+    replies: list[list[int]] = []
+    known: set[str] = set()
+    goes_on = False
+    for index, message in enumerate(messages):
+        if keys := _call_keys(message):
+            if goes_on and is_item(message) and known.isdisjoint(keys):
+                replies[-1].append(index)
+                known.update(keys)
+            else:
+                replies.append([index])
+                known = set(keys)
+            goes_on = is_item(message)
+        elif message.kind == "tool_result" or message.role != "assistant" or not _is_models_item(message):
+            goes_on = False
+    return replies
+
+
+def _is_models_item(message: Message) -> bool:
+    """Whether it is an item of the Responses API that the model has written."""
+    return is_item(message) and (message.payload or {})["type"] not in _NOT_THE_MODELS
 
 
 def _with_results(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
-    """Every call, or run of calls, with its results behind it at once, and no other results."""
-    results = _Results(messages)
+    """The calls of every reply with their results behind them at once, and no other results."""
+    results = _results(messages)
+    replies = {reply[-1]: reply for reply in _calling_replies(messages)}
     sent: list[Message] = []
-    open_calls: list[tuple[int, str]] = []
     for index, message in enumerate(messages):
-        if message.kind == "tool_result":
-            if _answers_the_old_way(messages, index):
-                sent.append(message)
-            continue
-        sent.append(message)
-        open_calls += [(index, call_id) for call_id in call_ids(message)]
-        if open_calls and not _goes_on(messages, index):
-            sent += _results_of(messages, open_calls, results, no_result)
-            open_calls = []
+        if message.kind != "tool_result" and not _cannot_be_answered(message, results.get(index, ())):
+            sent.append(message)
+        if index in replies:
+            sent += _results_of(messages, replies[index], results, no_result)
     return sent
+
+
+def _cannot_be_answered(message: Message, results: Sequence[int | None]) -> bool:
+    return None in results and is_item(message) and (message.payload or {})["type"] in _WITHOUT_STAND_IN
 
 
 def _results_of(
     messages: Sequence[Message],
-    open_calls: Sequence[tuple[int, str]],
-    results: _Results,
+    callers: Sequence[int],
+    results: dict[int, list[int | None]],
     no_result: NoResult,
 ) -> Iterator[Message]:
-    """The results of these calls in the order in which they are stored, then what stands for the others."""
-    found = {(index, call_id): results.take(call_id, index) for index, call_id in open_calls}
-    stored = sorted({at for at in found.values() if at is not None})
-    yield from (messages[at] for at in stored)
-    for (index, call_id), at in found.items():
-        if at is None and not _in_parts(messages[index], call_id):
-            yield no_result(messages[index], call_id)
+    """The results of these messages' calls in the order in which they are stored, then stand-ins."""
+    stored = {result for caller in callers for result in results[caller] if result is not None}
+    yield from (messages[result] for result in sorted(stored))
+    for caller in callers:
+        message = messages[caller]
+        if _cannot_be_answered(message, results[caller]):
+            continue
+        for key, result in zip(_call_keys(message), results[caller], strict=True):
+            if result is None and not _in_parts(message, key):
+                yield no_result(message, key)
 
 
-def _in_parts(message: Message, call_id: str) -> bool:
+def _in_parts(message: Message, key: str) -> bool:
     """Whether the call stands in a part of the content, as no API of OpenAI's has it."""
-    payload = message.payload or {}
-    calls = payload.get("tool_calls") or []
-    return payload.get("call_id") != call_id and all(call.get("id") != call_id for call in calls)
-
-
-def _goes_on(messages: Sequence[Message], index: int) -> bool:
-    """Whether the calls of one reply go on behind an item: with the Responses API each is one."""
-    if not _is_item(messages[index]):
+    if is_item(message) or not _is_id(key):
         return False
-    for message in messages[index + 1 :]:
-        if message.kind == "tool_result":
-            return False
-        if message.kind == "tool_call":
-            return _is_item(message)
-        if message.kind not in ("reasoning", "other"):
-            return False
-    return False
+    return all(call.get("id") != key for call in (message.payload or {}).get("tool_calls") or [])
 
 
-def _answers_the_old_way(messages: Sequence[Message], index: int) -> bool:
-    """Whether it is a function's result by name, with its call right before it: such have no ids."""
-    if answered_ids(messages[index]):
-        return False
-    before = messages[index - 1] if index else None
-    return before is not None and before.kind == "tool_call" and not call_ids(before)
-
-
-def _without_dangling_reasoning(messages: Sequence[Message]) -> list[Message]:
-    """Reasoning is only accepted before what it led to: a message of the model's, a call, or more of it."""
+def _without_dangling(messages: Sequence[Message]) -> list[Message]:
+    """Without reasoning that led to nothing of the model's, and the part of a reply at the very end."""
     kept: list[Message] = []
     for message in reversed(messages):
-        follower = kept[-1] if kept else None
-        led_to = follower is not None and follower.role == "assistant" and follower.kind != "tool_result"
-        if message.kind != "reasoning" or led_to:
+        dangles = message.kind == "reasoning" and not (kept and _is_models(kept[-1]))
+        if not dangles and (kept or not message.partial):
             kept.append(message)
     kept.reverse()
     return kept
+
+
+def _is_models(message: Message) -> bool:
+    if message.role != "assistant" or message.kind == "tool_result":
+        return False
+    return not is_item(message) or _is_models_item(message)
 
 
 def no_result_for(token_count: int) -> NoResult:
@@ -184,10 +226,14 @@ def no_result_for(token_count: int) -> NoResult:
     stored = Message.tool(NO_RESULT, tool_call_id="")
 
     def make(message: Message, call_id: str) -> Message:
-        if _is_item(message):
-            kind = f"{(message.payload or {})['type']}_output"
-            return replace(stored, payload={"type": kind, "call_id": call_id}, token_count=token_count)
-        payload = {"role": "tool", "tool_call_id": call_id}
-        return replace(stored, payload=payload, token_count=token_count)
+        if is_item(message):
+            payload = output_item((message.payload or {})["type"], call_id, NO_RESULT, failed=True)
+            if payload["output"] == NO_RESULT:  # the text is in the content, as where it is stored
+                del payload["output"]
+            return replace(stored, payload=payload, token_count=token_count)
+        if call_id.startswith(_BY_NAME):
+            payload = {"role": "function", "name": call_id.removeprefix(_BY_NAME)}
+            return replace(stored, role="function", payload=payload, token_count=token_count)
+        return replace(stored, payload={"role": "tool", "tool_call_id": call_id}, token_count=token_count)
 
     return make

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tokenmem.bills import family_of
 from tokenmem.chat.answers import Answer, part_of, plain, request_id_of, scrubbed, usage_of
-from tokenmem.chat.conversions import response_items, response_tool
+from tokenmem.chat.conversions import NEED_NO_ID, has_item_form, is_item, response_items, response_tool
 from tokenmem.chat.prompt import NoResult, sendable
-from tokenmem.errors import ModelError
-from tokenmem.formats import parse_messages
+from tokenmem.errors import InvalidMessage, ModelError
+from tokenmem.formats import parse_message, parse_messages
 from tokenmem.models import JSONObject, Message
 
 _ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -37,7 +38,7 @@ class Responses:
 
     def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         """A window's messages as they can be sent."""
-        return sendable(list(filter(_has_item_form, messages)), no_result)
+        return sendable(_without_repeats(filter(has_item_form, messages)), no_result)
 
     def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
         """The tools as this API describes them."""
@@ -73,9 +74,24 @@ class Responses:
         return ResponseReader()
 
 
-def _has_item_form(message: Message) -> bool:
-    """Reasoning only encrypted: the provider has kept none of it."""
-    return message.kind != "reasoning" or bool((message.payload or {}).get("encrypted_content"))
+def _without_repeats(messages: Iterable[Message]) -> list[Message]:
+    """Without items of a reply that are there already: the provider refuses an id that it sees twice."""
+    seen: dict[str, list[Message]] = defaultdict(list)
+    kept = []
+    for message in messages:
+        item_id = (message.payload or {}).get("id")
+        if message.role == "assistant" and is_item(message) and isinstance(item_id, str):
+            if any(_repeats(message, known) for known in seen[item_id]):
+                continue
+            seen[item_id].append(message)
+        kept.append(message)
+    return kept
+
+
+def _repeats(message: Message, known: Message) -> bool:
+    """Whether it is the same item, and not only one of the same id, which it may have to do without."""
+    payload = message.payload or {}
+    return payload["type"] not in NEED_NO_ID or (message.content, payload) == (known.content, known.payload)
 
 
 def _answer(body: Any, request_id: str | None) -> Answer:
@@ -84,8 +100,9 @@ def _answer(body: Any, request_id: str | None) -> Answer:
     if error or not isinstance(items, list) or not items:
         raise ModelError(f"the model's answer has failed ({_code(error) or 'no output'}); ask again")
     reason = (body.get("incomplete_details") or {}).get("reason")
+    items = scrubbed(items)
     return Answer(
-        parse_messages(scrubbed(items)),
+        parse_messages(items),
         "".join(_text_of(item) for item in items),
         str(reason or body.get("status") or "completed"),
         usage_of(body.get("usage"), "input", "output"),
@@ -104,7 +121,18 @@ def _text_of(item: Any) -> str:
     content = item.get("content")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or "" for part in content or [] if part.get("type") == "output_text")
+    parts = [
+        part for part in content or [] if isinstance(part, Mapping) and part.get("type") == "output_text"
+    ]
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+
+
+# What a call's pieces are pieces of.
+_GROWING = {
+    "response.function_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
+    "response.refusal.delta": "refusal",
+}
 
 
 class ResponseReader:
@@ -114,7 +142,7 @@ class ResponseReader:
         self.request_id: str | None = None
         self._done: list[JSONObject] = []
         self._open: dict[Any, JSONObject] = {}
-        self._text = ""
+        self._texts: dict[Any, str] = {}
         self._response: JSONObject | None = None
 
     def feed(self, event: Any) -> str:
@@ -124,23 +152,26 @@ class ResponseReader:
             ModelError: the provider says that the reply has failed.
         """
         body = plain(event)
-        kind = body.get("type")
-        if kind == "response.output_text.delta":
-            self._text += body["delta"]
-            return str(body["delta"])
-        if kind == "response.output_item.added":
-            self._open[body.get("output_index")] = body["item"]
-        elif kind == "response.function_call_arguments.delta":
-            item = self._open.setdefault(body.get("output_index"), {})
-            item["arguments"] = item.get("arguments", "") + body["delta"]
-        elif kind == "response.output_item.done":
-            self._open.pop(body.get("output_index"), None)
-            self._done.append(body["item"])
-            self._text = ""
-        elif kind in ("response.completed", "response.incomplete"):
-            self._response = body["response"]
+        if not isinstance(body, Mapping):
+            return ""
+        kind, place = body.get("type"), body.get("output_index")
+        delta, item, response = body.get("delta"), body.get("item"), body.get("response")
+        if kind == "response.output_text.delta" and isinstance(delta, str):
+            self._texts[place] = self._texts.get(place, "") + delta
+            return delta
+        if kind in _GROWING and isinstance(delta, str):
+            known = self._open.setdefault(place, {})
+            known[_GROWING[kind]] = (known.get(_GROWING[kind]) or "") + delta
+        elif kind == "response.output_item.added" and isinstance(item, Mapping):
+            self._open[place] = dict(item)
+        elif kind == "response.output_item.done" and isinstance(item, Mapping):
+            self._open.pop(place, None)
+            self._texts.pop(place, None)
+            self._done.append(dict(item))
+        elif kind in ("response.completed", "response.incomplete") and isinstance(response, Mapping):
+            self._response = dict(response)
         elif kind in ("error", "response.failed"):
-            error = (body.get("response") or {}).get("error") or body
+            error = (response or {}).get("error") or body
             raise ModelError(f"the model's answer has failed ({_code(error) or 'no code'}); ask again")
         return ""
 
@@ -157,18 +188,36 @@ class ResponseReader:
 
     def part(self) -> Answer:
         """What has arrived of a reply that was cut off: whole items, and the text of the one under way."""
-        stored = parse_messages(scrubbed(self._done)) if self._done else []
-        text = scrubbed("".join(_text_of(item) for item in self._done) + self._text)
-        begun = [item for item in self._open.values() if item.get("type") != "message"]
-        if self._text or begun:
-            content = [{"type": "output_text", "text": scrubbed(self._text), "annotations": []}]
-            under_way = next((item for item in self._open.values() if item.get("type") == "message"), {})
-            named = {"id": under_way["id"]} if isinstance(under_way.get("id"), str) else {}
-            item = {"type": "message", **named, "role": "assistant", "status": "incomplete"}
-            stored.append(
-                part_of(
-                    {**item, "content": content if self._text else []},
-                    scrubbed({"items": begun} if begun else {}),
-                )
-            )
+        stored: list[Message] = []
+        begun: list[JSONObject] = []
+        for item in scrubbed(self._done):
+            try:
+                stored.append(parse_message(item))
+            except (
+                InvalidMessage
+            ):  # in the mark, like what has only begun: nothing may hide why it was cut off
+                begun.append(item)
+        text = scrubbed("".join(self._texts.values()))
+        begun += [item for item in scrubbed(list(self._open.values())) if _has_begun(item)]
+        if text or begun or stored:  # behind whole items too: the reply is not whole without the mark
+            stored.append(part_of(self._under_way(text), {"items": begun} if begun else {}))
+        text = scrubbed("".join(_text_of(item) for item in self._done)) + text
         return Answer(stored, text, None, {}, self.request_id)
+
+    def _under_way(self, text: str) -> JSONObject:
+        """The message whose text was coming."""
+        known = next((item for item in self._open.values() if item.get("type") == "message"), {})
+        named = {"id": known["id"]} if isinstance(known.get("id"), str) else {}
+        content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
+        return {
+            "type": "message",
+            **scrubbed(named),
+            "role": "assistant",
+            "status": "incomplete",
+            "content": content,
+        }
+
+
+def _has_begun(item: Mapping[str, Any]) -> bool:
+    """Whether there is more to an item under way than the text of a message."""
+    return item.get("type") != "message" or bool(item.get("refusal"))

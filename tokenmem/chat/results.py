@@ -65,6 +65,8 @@ def text_of(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
         return str(value)
+    except RecursionError:
+        return f"[a {type(value).__name__} that nests too deep to be written down]"
 
 
 class ResultTurns(Turns):
@@ -142,10 +144,10 @@ class ResultTurns(Turns):
         return (yield from self.answer_calls(replace(asked, messages=parse_messages(results))))
 
 
-def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Window], None]:
+def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Window, int], None]:
     ids = [call_id for message in messages for call_id in answered_ids(message)]
 
-    def check(window: Window) -> None:
+    def check(window: Window, newest_reply: int) -> None:
         """The results answer calls that are open, and with them every call of the newest reply."""
         before = [message for message in window.messages if message.position < stored_from(window)]
         waiting = unanswered(before)
@@ -155,7 +157,9 @@ def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Wi
                 raise InvalidArgument(
                     f"conversation {conversation_id!r} has no open tool call {call_id!r}; open are: {shown}"
                 )
-        if missing := [each for each in newest_calls(before) if each in waiting and each not in ids]:
+        if missing := [
+            each for each in newest_calls(before, newest_reply) if each in waiting and each not in ids
+        ]:
             raise InvalidArgument(
                 f"conversation {conversation_id!r}: no result for the tool call {missing[0]!r}; the model "
                 f"must get the results of all its calls, so pass them together"
@@ -233,7 +237,10 @@ def _outcomes(
     return [told[index] for index in range(len(tool_calls))]
 
 
-def _arguments(call: ToolCall) -> Mapping[str, Any] | None:
+def _arguments(call: ToolCall) -> Mapping[str, Any] | str | None:
+    """By name, a custom tool's one text, or None where they are no JSON object."""
+    if call.custom:
+        return call.arguments
     try:
         parsed = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):

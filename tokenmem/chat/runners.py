@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from tokenmem.chat.clients import blocks
+from tokenmem.chat.heartbeat import BEAT, heart
 from tokenmem.chat.steps import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
 from tokenmem.errors import InvalidArgument, TokenmemError
 from tokenmem.runners import AsyncRunner, Runner
-from tokenmem.steps import Step, Write
+from tokenmem.steps import Count, Step, Write
 
 T = TypeVar("T")
-
-BEAT = 5.0
-"""Seconds between two signs of life of a call that may be waited for: a third of `operations.calls.LEASE`."""
 
 
 class ModelRunner:
@@ -33,7 +30,7 @@ class ModelRunner:
     def __init__(self, store: Runner, endpoint: Callable[..., Any]) -> None:
         self._store = store
         self._endpoint = endpoint
-        self._beating: threading.Event | None = None
+        self._beating: object = None
 
     def step(self, step: Step) -> Any:
         """Run one step."""
@@ -68,9 +65,7 @@ class ModelRunner:
         """Start to say that the call is running, or stop."""
         self.close()
         if step.write is not None:
-            self._beating = threading.Event()
-            beat = (self._store, step.write, self._beating)
-            threading.Thread(target=_beat, args=beat, name="tokenmem-beat", daemon=True).start()
+            self._beating = heart.start(self._store, step.write)
 
     def invoke(self, step: Invoke) -> list[Any]:
         """Call functions, one after the other."""
@@ -79,14 +74,8 @@ class ModelRunner:
     def close(self) -> None:
         """Say no more that the call is running."""
         if self._beating is not None:
-            self._beating.set()
+            heart.stop(self._beating)
             self._beating = None
-
-
-def _beat(store: Runner, write: Write, stop: threading.Event) -> None:
-    while not stop.wait(BEAT):
-        with suppress(TokenmemError):  # a call outlives a database that is away for a while
-            store.step(write)
 
 
 def _call(endpoint: Callable[..., Any], request: dict[str, Any]) -> Any:
@@ -122,14 +111,15 @@ class AsyncModelRunner:
         self._endpoint = endpoint
         self._blocking = blocking
         self._cancelled: asyncio.CancelledError | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._beating: asyncio.TimerHandle | None = None
+        self._beats: set[asyncio.Task[None]] = set()  # else nobody would hold the one that is under way
 
     async def step(self, step: Step) -> Any:
         """Run one step."""
         own = _ASYNC_OWN.get(type(step))
         if own is not None:
             return await own(self, step)
-        if isinstance(step, Write):
+        if isinstance(step, (Write, Count)):  # a part of a reply is counted before it is stored
             return await self._to_its_end(self._store.step(step))
         return await self._store.step(step)
 
@@ -177,13 +167,18 @@ class AsyncModelRunner:
         """Start to say that the call is running, or stop."""
         self.close()
         if step.write is not None:
-            self._beating = asyncio.create_task(self._beat(step.write))
+            self._beat_later(step.write)
+
+    def _beat_later(self, write: Write) -> None:
+        loop = asyncio.get_running_loop()
+        self._beating = loop.call_later(BEAT, lambda: self._beats.add(loop.create_task(self._beat(write))))
 
     async def _beat(self, write: Write) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            with suppress(TokenmemError):
-                await asyncio.shield(asyncio.ensure_future(self._store.step(write)))
+        with suppress(TokenmemError):  # a call outlives a database that is away for a while
+            await self._store.step(write)
+        self._beats.clear()
+        if self._beating is not None:
+            self._beat_later(write)
 
     async def invoke(self, step: Invoke) -> list[Any]:
         """Call functions, all at once; those that would block in threads."""

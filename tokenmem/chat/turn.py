@@ -33,11 +33,7 @@ _RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
 
 _A_REPLY = Message("assistant", "")
 
-Check = Callable[[Window], None]
-
-
-def _no_check(_: Window) -> None:
-    """Any window will do."""
+Check = Callable[[Window, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Asked:
         key: the idempotency key, or None.
         stream: whether the text is delivered as it comes.
         options: further parameters of the request.
-        check: raises where the window is not what it should be.
+        check: raises where the window is not what it should be; see Opening.
     """
 
     conversation_id: str
@@ -58,7 +54,7 @@ class Asked:
     key: str | None = None
     stream: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
-    check: Check = _no_check
+    check: Check | None = None
 
 
 @dataclass(slots=True)
@@ -183,8 +179,7 @@ class Turns:
 
     def _call(self, asked: Asked, begun: Begun, sent: Sequence[Any]) -> Procedure[Reply]:
         """Ask the model and record how that ends."""
-        if asked.key is not None:
-            yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
+        yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
         clock = _Clock()
         streams = asked.stream and self.settings.api.streams
         reader = self.settings.api.reader() if streams else None
@@ -242,19 +237,29 @@ class Turns:
             error.add_note(f"tokenmem could not record the call: {type(second).__name__}: {second}")
 
     def _end(self, asked: Asked, begun: Begun, answer: Answer, outcome: Outcome) -> Procedure[Reply]:
-        """The second transaction, tried again while the database is away: the reply is not to be lost."""
+        """The second transaction, tried again while the database is away: the reply is not to be lost.
+
+        Nor is it to an impatient user: a first Ctrl-C waits until it is stored.
+        """
+        interrupted: BaseException | None = None
         for seconds in (*_RETRIES, None):
             try:
                 ended, counts = yield from self._store_end(asked, begun, answer.messages, outcome)
             except DatabaseUnavailable:
-                if seconds is None:
+                if seconds is None or interrupted is not None:
                     raise
                 yield Pause(seconds)
+            except KeyboardInterrupt as error:
+                if interrupted is not None or seconds is None:
+                    raise
+                interrupted = error
             except calls.AlreadyEnded:
                 return (yield from self._ended_before(asked, begun))
             else:
                 break
         yield KeepAlive(None)
+        if interrupted is not None:
+            raise interrupted
         first = ended.appended.first_position if ended.appended is not None else 0
         stored = [
             replace(message, position=position, token_count=count)

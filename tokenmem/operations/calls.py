@@ -7,7 +7,7 @@ case nobody comes back. While it runs no connection is held. When it ends: the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,7 +56,8 @@ class Opening:
         stride: in what steps, in tokens.
         measure: what a window costs as it is sent, in tokens.
         extra: what is sent besides the window, in tokens.
-        check: raises where the window is not what the caller expects; nothing is stored then.
+        check: raises where the window is not what the caller expects; nothing is stored then. It is also
+            told where the newest reply begins, 0 where there is none.
         instructions: what the model is told before the messages.
         tools: the tools' schemas as JSON text.
         digest: tells these instructions and tools from others; None where there are none.
@@ -70,7 +71,7 @@ class Opening:
     stride: int | None
     measure: Callable[[Window], int]
     extra: int
-    check: Callable[[Window], None]
+    check: Callable[[Window, int], None] | None = None
     instructions: str | None = None
     tools: str | None = None
     digest: str | None = None
@@ -140,6 +141,12 @@ _KEEP_AND_NUMBER = {  # in one round trip where a round trip costs
 _SET_KEY = Statement("""
 UPDATE {append_keys} SET call_number = :number WHERE conversation_id = :id AND key = :key
 """)
+# Calls that overlap end in any order; more than a few do not.
+_NEWEST_REPLY = Statement("""
+SELECT max(newest.reply_position) FROM (
+    SELECT l.reply_position FROM {llm_calls} l WHERE l.conversation_id = :id ORDER BY l.number DESC LIMIT 8
+) newest
+""")
 _REMEMBER = Statement("""
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
 SELECT id, :key, last_position + 1, last_position, '' FROM {conversations} WHERE id = :id
@@ -187,10 +194,14 @@ def begin(
                 _remember(connection, scope, opening)
             _BURY.run(connection, scope, {"id": opening.conversation_id, "key": opening.key, "error": DIED})
     window, tokens = _fitting_window(connection, scope, opening)
-    if appended is None or not appended.replayed:  # else it was checked when it was stored
-        opening.check(window)
+    if opening.check is not None and not (appended and appended.replayed):  # then it was checked before
+        opening.check(window, _newest_reply(connection, scope, opening.conversation_id))
     number = _number_call(connection, scope, opening, window, tokens)
     return Begun(number, window)
+
+
+def _newest_reply(connection: sa.Connection, scope: Scope, conversation_id: str) -> int:
+    return int(_NEWEST_REPLY.fetch(connection, scope, {"id": conversation_id})[0][0] or 0)
 
 
 def _remember(connection: sa.Connection, scope: Scope, opening: Opening) -> None:
@@ -416,7 +427,7 @@ def beat(connection: sa.Connection, scope: Scope, conversation_id: str, number: 
 
 
 _PAGE = f"""
-SELECT {_COLUMNS}
+SELECT {_COLUMNS}, COALESCE(l.alive_at > {{ago}}, false)
 FROM {{conversations}} c LEFT JOIN (
     SELECT * FROM {{llm_calls}} WHERE conversation_id = :id AND number > :after
     ORDER BY number $order LIMIT :limit
@@ -444,8 +455,10 @@ def page(
         "owner": scope.owner,
         "after": after or 0,
         "limit": 2**62 if limit is None else limit,
+        "seconds": LEASE,
     }
     rows = _PAGES[newest_first].fetch(connection, scope, request)
     if not rows:
         raise no_conversation(conversation_id, scope)
-    return [_call_of(conversation_id, row) for row in rows if row[0] is not None]
+    found = [(_call_of(conversation_id, row[:-1]), row[-1]) for row in rows if row[0] is not None]
+    return [replace(call, running=True) if running else call for call, running in found]
