@@ -12,17 +12,26 @@ def dependencies(messages: Sequence[Message]) -> list[tuple[int, int]]:
     for index, message in enumerate(messages):
         payload: dict[str, Any] = message.payload or {}
         if message.kind == "tool_result":
-            wanted = payload.get("tool_call_id")
+            wanted = payload.get("tool_call_id") or payload.get("call_id")
             callers = [
                 earlier
                 for earlier in range(index)
-                for call in (messages[earlier].payload or {}).get("tool_calls") or []
-                if wanted and isinstance(wanted, str) and call.get("id") == wanted
+                if wanted and isinstance(wanted, str) and wanted in _called(messages[earlier])
             ]
             pairs.append((callers[-1] if callers else _head_of_run(messages, index), index))
-        elif index and messages[index - 1].kind == "reasoning":
+        elif index and (
+            messages[index - 1].kind == "reasoning"
+            or ("call_id" in payload and messages[index - 1].kind == message.kind == "tool_call")
+        ):
             pairs.append((index - 1, index))
     return pairs
+
+
+def _called(message: Message) -> list[Any]:
+    payload: dict[str, Any] = message.payload or {}
+    if message.kind == "tool_call" and "call_id" in payload:
+        return [payload["call_id"]]
+    return [call.get("id") for call in payload.get("tool_calls") or []]
 
 
 def _head_of_run(messages: Sequence[Message], index: int) -> int:

@@ -30,9 +30,39 @@ ids = st.sampled_from(["a", "b", "c"])  # few, so that ids come again
 
 
 @st.composite
+def items(draw: st.DrawFn) -> list[Message]:
+    """A reply of the Responses API with calls, each an item of its own, and their outputs."""
+    called = draw(st.lists(ids, min_size=1, max_size=3, unique=True))
+    calls = [
+        Message(
+            "assistant",
+            None,
+            kind="tool_call",
+            payload={"type": "function_call", "call_id": name},
+            token_count=draw(costs),
+        )
+        for name in called
+    ]
+    results = [
+        Message(
+            "tool",
+            "x",
+            kind="tool_result",
+            payload={"type": "function_call_output", "call_id": name},
+            token_count=draw(costs),
+        )
+        for name in draw(st.permutations(called))
+    ]
+    return [*calls, *results]
+
+
+@st.composite
 def steps(draw: st.DrawFn) -> list[Message]:
     """A piece of a conversation that a provider would take."""
-    kind = draw(st.sampled_from(["user", "assistant", "call", "call without ids", "old call", "reasoning"]))
+    kinds = ["user", "assistant", "call", "call without ids", "old call", "reasoning", "items"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "items":
+        return draw(items())
     if kind in ("user", "assistant"):
         return [Message(kind, "x", token_count=draw(costs))]
     if kind == "reasoning":

@@ -165,7 +165,9 @@ class Turns:
             seconds = min(seconds * 1.5, 0.5)
 
     def _too_small(self, error: WindowTooSmall) -> WindowTooSmall:
-        """The same in terms of the chat's own limit."""
+        """The same in terms of the chat's own limit; another one would not help where nothing can be sent."""
+        if error.token_count <= error.token_limit:
+            return error
         taken = self.settings.token_limit - self.settings.window_limit
         return WindowTooSmall(
             error.conversation_id,

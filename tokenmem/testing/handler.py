@@ -40,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """An endpoint of the models; whatever else is asked for is not found."""
         data = self._read()
+        if data is None:
+            return
         path = self.path.partition("?")[0]
         if self.command != "POST" or path not in ENDPOINTS:
             self._send_not_found()
@@ -60,8 +62,14 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a test's output is the test's."""
 
-    def _read(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def _read(self) -> bytes | None:
+        """The request's body; None where the client has left while sending it."""
+        length = int(self.headers.get("Content-Length") or 0)
+        data = self.rfile.read(length)
+        if len(data) < length:
+            self.close_connection = True
+            return None
+        return data
 
     def _answer(self, path: str, body: JSONObject) -> None:
         model = self.server.model
