@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
 from tokenmem.chat.answers import Answer, storable
+from tokenmem.chat.prepared import Prepared
 from tokenmem.chat.prompt import NoResult
 from tokenmem.chat.runners import AsyncModelRunner, ModelRunner
 from tokenmem.chat.settings import Settings
-from tokenmem.chat.turn import Asked, Prepared, Turns
+from tokenmem.chat.turn import Asked, Turns
 from tokenmem.errors import InvalidArgument, WindowTooSmall
 from tokenmem.formats import parse_messages
 from tokenmem.llms import LLM, ask, ask_async, callable_at_once, check_llm

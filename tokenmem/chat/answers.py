@@ -25,7 +25,7 @@ class Answer:
         messages: what to store, in order; empty where nothing has arrived.
         text: what it says.
         finish_reason: why the model stopped; None while it has not.
-        usage: the provider's counts, by the names of `operations.calls.Outcome`.
+        usage: the provider's counts, by the names of `operations.end_call.Outcome`.
         request_id: the provider's id of the request.
     """
 

@@ -16,7 +16,7 @@ from tokenmem.chat.turn import Asked, Turns
 from tokenmem.errors import InvalidArgument, InvalidMessage, TooManyModelCalls, WindowTooSmall
 from tokenmem.formats import MessageLike, parse_messages
 from tokenmem.models import Message, Reply, ToolCall, Window
-from tokenmem.operations import calls
+from tokenmem.operations import begin_call
 from tokenmem.steps import Count, Procedure
 from tokenmem.tokens import TokenCounter
 from tokenmem.window import answered_ids
@@ -133,7 +133,7 @@ class ResultTurns(Turns):
         """Call the functions of one reply and send their results; what a repeated run has stored stays."""
         asked = replace(asked, messages=None, key=_key_of_round(asked.key, number))
         if asked.key is not None and reply.replayed:
-            known = yield self.procedures.read(calls.of_key, asked.conversation_id, asked.key)
+            known = yield self.procedures.read(begin_call.of_key, asked.conversation_id, asked.key)
             if known is not None:  # the results are stored, and the model may have answered
                 return (yield from self.turn(asked))
         outcomes = yield from _outcomes(reply.tool_calls, functions, on_error)

@@ -13,25 +13,24 @@ from time import perf_counter
 from typing import Any
 
 from tokenmem.arguments import checked_name, optional_name
-from tokenmem.bills import correction
 from tokenmem.chat.answers import Answer, main_message, request_id_of, tool_calls_of
-from tokenmem.chat.prompt import no_result_for
+from tokenmem.chat.prepared import Prepared
 from tokenmem.chat.settings import Settings, check_options, option_tokens
 from tokenmem.chat.steps import END, Ask, Close, KeepAlive, Next, Pause
-from tokenmem.errors import DatabaseUnavailable, InvalidArgument, ModelError, WindowTooSmall
+from tokenmem.errors import DatabaseUnavailable, ModelError, WindowTooSmall
 from tokenmem.formats import digest
 from tokenmem.models import Message, Reply, Window
-from tokenmem.operations import calls
+from tokenmem.operations import begin_call, calls, end_call
 from tokenmem.operations.append import Draft
-from tokenmem.operations.calls import Answered, Begun, Ended, Opening, Outcome, Running
+from tokenmem.operations.begin_call import Begun, Opening, Running
+from tokenmem.operations.calls import Answered
+from tokenmem.operations.end_call import Ended, Outcome
 from tokenmem.procedures import Procedures
 from tokenmem.steps import Deliver, Procedure, Write, attempted
 from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
 
 _RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds between tries to store a reply while the database cannot be reached: a failover takes as long."""
-
-_A_REPLY = Message("assistant", "")
 
 Check = Callable[[Window, int], None]
 
@@ -121,7 +120,7 @@ class Turns:
         messages = asked.messages
         if messages is None:
             opening = self._opening(asked, prepared, ())
-            return (yield from attempted(self.procedures.write(calls.begin, None, opening)))
+            return (yield from attempted(self.procedures.write(begin_call.begin, None, opening)))
 
         def store(counts: list[int], name: str) -> Write:
             draft = Draft(
@@ -133,7 +132,7 @@ class Turns:
                 key=asked.key,
                 digest=digest(messages) if asked.key else "",
             )
-            return self.procedures.write(calls.begin, draft, self._opening(asked, prepared, counts))
+            return self.procedures.write(begin_call.begin, draft, self._opening(asked, prepared, counts))
 
         return (yield from self.procedures.counted(messages, self.counter, store))
 
@@ -159,7 +158,7 @@ class Turns:
         """Until the same request is answered elsewhere, or whoever did it has died."""
         seconds = 0.02
         while isinstance(
-            (yield self.procedures.read(calls.of_key, asked.conversation_id, str(asked.key))), Running
+            (yield self.procedures.read(begin_call.of_key, asked.conversation_id, str(asked.key))), Running
         ):
             yield Pause(seconds)
             seconds = min(seconds * 1.5, 0.5)
@@ -255,7 +254,7 @@ class Turns:
                 if interrupted is not None or seconds is None:
                     raise
                 interrupted = error
-            except calls.AlreadyEnded:
+            except end_call.AlreadyEnded:
                 return (yield from self._ended_before(asked, begun))
             else:
                 break
@@ -295,52 +294,21 @@ class Turns:
         return ended, counted
 
     def _end_write(self, place: tuple[str, int], draft: Draft | None, outcome: Outcome) -> Write:
-        write = self.procedures.write(calls.end, *place, draft, outcome)
-        return replace(write, one_statement=calls.is_one_statement(draft))
+        write = self.procedures.write(end_call.end, *place, draft, outcome)
+        return replace(write, one_statement=end_call.is_one_statement(draft))
 
     def _ended_before(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
         """The reply that an earlier try has stored, or, had we been taken for dead, the other one's."""
-        found = yield self.procedures.read(calls.ended, asked.conversation_id, begun.number)
+        found = yield self.procedures.read(end_call.ended, asked.conversation_id, begun.number)
         while found is None and asked.key is not None:
             yield from self._wait(asked)
-            state = yield self.procedures.read(calls.of_key, asked.conversation_id, asked.key)
+            state = yield self.procedures.read(begin_call.of_key, asked.conversation_id, asked.key)
             found = state if isinstance(state, Answered) else None
             if not isinstance(state, (Answered, Running)):
                 break
         if found is None:
             raise ModelError("the call was taken for dead, and its reply is not stored; ask again")
         return (yield from self._replay(replace(asked, stream=False), found))
-
-
-class Prepared:
-    """What is sent of a window, and what it costs; made once for each window."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._no_result = no_result_for(settings.no_result_tokens)
-        self._sent: Sequence[Any] = ()
-
-    def measure(self, window: Window) -> int:
-        """What it costs by the model's bill, in tokens.
-
-        Raises:
-            InvalidArgument: nothing in it can be sent.
-        """
-        api, model = self._settings.api, self._settings.model
-        plain = window.plain() if api.takes_plain else None
-        if plain:  # most conversations: no Message need be made
-            self._sent = plain
-            replies = sum(1 for message in plain if message["role"] == "assistant")
-            return window.token_count + replies * correction(model, _A_REPLY)
-        messages = api.prepare(window.messages, self._no_result)
-        self._sent = api.render(messages)
-        if not self._sent:  # no provider takes an empty prompt
-            raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
-        return sum(message.token_count + correction(model, message) for message in messages)
-
-    def sent(self) -> Sequence[Any]:
-        """What is sent of the window that was measured last."""
-        return self._sent
 
 
 def _read_stream(response: Any, reader: Any, clock: _Clock) -> Procedure[Answer]:

@@ -1,0 +1,45 @@
+"""What is sent of a window, and what it costs by the model's bill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tokenmem.bills import correction
+from tokenmem.chat.prompt import no_result_for
+from tokenmem.chat.settings import Settings
+from tokenmem.errors import InvalidArgument
+from tokenmem.models import Message, Window
+
+_A_REPLY = Message("assistant", "")
+
+
+class Prepared:
+    """What is sent of a window, and what it costs; made once for each window."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._no_result = no_result_for(settings.no_result_tokens)
+        self._sent: Sequence[Any] = ()
+
+    def measure(self, window: Window) -> int:
+        """What it costs by the model's bill, in tokens.
+
+        Raises:
+            InvalidArgument: nothing in it can be sent.
+        """
+        api, model = self._settings.api, self._settings.model
+        plain = window.plain() if api.takes_plain else None
+        if plain:  # most conversations: no Message need be made
+            self._sent = plain
+            replies = sum(1 for message in plain if message["role"] == "assistant")
+            return window.token_count + replies * correction(model, _A_REPLY)
+        messages = api.prepare(window.messages, self._no_result)
+        self._sent = api.render(messages)
+        if not self._sent:  # no provider takes an empty prompt
+            raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
+        return sum(message.token_count + correction(model, message) for message in messages)
+
+    def sent(self) -> Sequence[Any]:
+        """What is sent of the window that was measured last."""
+        return self._sent
