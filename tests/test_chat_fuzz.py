@@ -120,7 +120,7 @@ def test_results_are_sent_again_behind_a_broken_reply(
 ) -> None:
     """They have been checked, and their calls are answered: by themselves."""
     server.reply_with(
-        [CALLS, StreamError(after=8, answer=Answer("It is cold there, by what I hear.")), Answer("Cold.")]
+        [CALLS, StreamError(after=5, answer=Answer("It is cold there, by what I hear.")), Answer("Cold.")]
     )
     chat = Chat(short_store, client, api=api)
     chat.send("c1", "What is the weather in Oslo?")

@@ -25,7 +25,7 @@ from tests.prompt_histories import (
     valid_histories,
 )
 from tokenmem.chat.conversions import has_chat_form, has_item_form
-from tokenmem.chat.prompt import NO_RESULT, newest_calls, unanswered
+from tokenmem.chat.prompt import NO_RESULT, calls_beside, unanswered
 from tokenmem.errors import InvalidMessage
 from tokenmem.models import Message
 from tokenmem.window import answered_ids, call_ids
@@ -187,4 +187,4 @@ def test_no_payload_is_too_odd(api: Any, history: Dicts) -> None:
             continue
     json.dumps(api.render(prepared(api, messages)), allow_nan=False)
     unanswered(messages)
-    newest_calls(messages)
+    calls_beside(messages, unanswered(messages))

@@ -33,7 +33,7 @@ from tests.prompt_histories import (
     user,
     valid_histories,
 )
-from tokenmem.chat.prompt import NO_RESULT, newest_calls, unanswered
+from tokenmem.chat.prompt import NO_RESULT, calls_beside, unanswered
 
 # ---- from one API to the other --------------------------------------------------------------------------
 
@@ -296,12 +296,13 @@ def test_example(name: str) -> None:
     assert any(kind in str(expected) for kind in unmended) or problems(api, expected) == []
 
 
-def test_the_newest_calls_are_those_of_a_whole_reply() -> None:
+def test_calls_beside_others_are_those_of_a_whole_reply() -> None:
     """All of them must be answered together, also where reasoning stands between them."""
     items = [fcall("x"), output("x"), thought(1), fcall("a"), thought(2), reply_item(), ccall("b")]
-    assert newest_calls(stored(items)) == unanswered(stored(items)) == ["a", "b"]
-    assert newest_calls(stored([calls(call("a")), fcall("b")])) == ["b"]
-    assert newest_calls(stored([user()])) == []
+    assert calls_beside(stored(items), ["b"]) == unanswered(stored(items)) == ["a", "b"]
+    assert calls_beside(stored([calls(call("a")), fcall("b")]), ["b"]) == ["b"]
+    assert calls_beside(stored([calls(call("a")), user(), calls(call("b"))]), ["a"]) == ["a"]
+    assert calls_beside(stored([user()]), ["a"]) == []
 
 
 def test_a_result_that_is_made_up_costs_what_it_was_said_to() -> None:

@@ -205,6 +205,7 @@ class _ChainTurn:
             digest=None,
             cache_key=False,
             new_beside_limit=True,
+            by_bill=False,
         )
 
     def endpoint(self, client: LLM) -> Callable[..., Any]:

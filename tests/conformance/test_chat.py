@@ -10,6 +10,7 @@ import pytest
 
 from tests.stores import Direct, Stores
 from tokenmem import AsyncChat, Chat, Message, Reply, Store, errors
+from tokenmem.bills import prompt_tokens
 from tokenmem.testing import Answer, Cut, Failure, ModelServer, Request, Stall, StreamError
 
 TOOLS = [
@@ -508,3 +509,60 @@ def test_a_custom_tool_gets_its_text(chats: Chats, server: ModelServer) -> None:
         "call_id": "a",
         "output": "ran SELECT 1",
     }
+
+
+def test_images_that_cost_more_than_they_are_counted(chats: Chats, server: ModelServer) -> None:
+    """gpt-5-mini bills a thousand times what a low-detail image is stored with: windows shrink, and go on."""
+    server.reply_with(Answer("A picture."))
+    chat = chats.open("gpt-5-mini", token_limit=20_000)
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
+    for number in range(24):
+        chat.send("c", [{"type": "text", "text": "look"}, image] if number % 2 else "a turn of text")
+    calls = chats.store.calls("c")
+    assert all(call.window_tokens <= 20_000 for call in calls)
+    assert calls[-1].window_tokens > 10_000
+
+
+def test_turns_with_tools_at_the_same_time(chats: Chats, server: ModelServer, api: str) -> None:
+    first = Answer(tool_calls=[("weather", {"city": "Turin"}, "w1")])
+    second = Answer(tool_calls=[("time", {"city": "Oslo"}, "t1")])
+    server.reply_with([first, second, Answer("Sunny."), Answer("Noon.")])
+    chat = chats.open(api=api, tools=TOOLS)
+    chat.send("c", "How is it in Turin?")
+    chat.send("c", "What time is it in Oslo?")
+    assert chat.send_tool_results("c", {"w1": "sunny"}).text == "Sunny."
+    assert chat.send_tool_results("c", {"t1": "noon"}).text == "Noon."
+
+
+def test_the_limit_is_the_models_bill_whatever_counter_a_conversation_has(
+    chats: Chats, server: ModelServer
+) -> None:
+    server.reply_with(Answer("Ja."))
+    chats.store.append(
+        "c", [{"role": "user", "content": "夜行列车什么时候开？" * 3}] * 60, counter="o200k_base"
+    )
+    reply = chats.open("gpt-4", token_limit=1000).send("c", "好的")
+    assert 800 < reply.call.window_tokens <= 1000
+    assert reply.call.window_tokens == prompt_tokens("gpt-4", server.requests[0].body["messages"])
+    assert chats.store.conversation("c").token_counter == "o200k_base"
+
+
+def test_cut_results_can_be_repeated(chats: Chats, server: ModelServer) -> None:
+    server.reply_with([Answer(tool_calls=[("weather", {}, "w1")]), Failure(500), Answer("Sunny.")])
+    chat = chats.open(token_limit=300, tools=TOOLS, oversized_results="cut")
+    chat.send("c", "How is it?")
+    results = {"w1": "very sunny " * 2000}
+    with pytest.raises(openai.InternalServerError):
+        chat.send_tool_results("c", results, idempotency_key="k")
+    assert chat.send_tool_results("c", results, idempotency_key="k").text == "Sunny."
+    assert chat.send_tool_results("c", results, idempotency_key="k").replayed
+    assert roles(chats.store) == ["user", "assistant", "tool", "assistant"]
+
+
+def test_a_reply_that_was_removed_is_asked_for_again(chats: Chats, server: ModelServer) -> None:
+    server.reply_with([Answer("One."), Answer("Another.")])
+    chat = chats.open()
+    chat.send("c", "Say a number.", idempotency_key="k")
+    chats.store.truncate("c", after=1)
+    again = chat.send("c", "Say a number.", idempotency_key="k")
+    assert (again.text, again.replayed) == ("Another.", False)

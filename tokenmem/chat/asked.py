@@ -29,7 +29,7 @@ def asked_with(
     """
     if message is None:
         return Asked(conversation_id, None, key, stream, options)
-    if isinstance(message, str) or (isinstance(message, list) and message):
+    if isinstance(message, str) or (isinstance(message, (list, tuple)) and message):
         message = Message.user(message)
     return Asked(conversation_id, parse_messages([message]), key, stream, options)  # type: ignore[list-item]
 

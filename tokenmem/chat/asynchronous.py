@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -49,7 +49,7 @@ class AsyncChat(BaseChat[AsyncStore]):
         *,
         idempotency_key: str | None = None,
         **options: Any,
-    ) -> AsyncIterator[str | Reply]:
+    ) -> AsyncGenerator[str | Reply, None]:
         """See Chat.stream; who leaves the loop early closes it, with contextlib.aclosing."""
         asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
         return self._stream(self._turns.turn(asked))
@@ -73,7 +73,7 @@ class AsyncChat(BaseChat[AsyncStore]):
         *,
         idempotency_key: str | None = None,
         **options: Any,
-    ) -> AsyncIterator[str | Reply]:
+    ) -> AsyncGenerator[str | Reply, None]:
         """See Chat.stream_tool_results."""
         asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
         return self._stream(self._turns.answer_calls(asked))
@@ -106,7 +106,7 @@ class AsyncChat(BaseChat[AsyncStore]):
             runner.raise_cancelled()
             return reply
 
-    async def _stream(self, procedure: Procedure[Reply]) -> AsyncIterator[str | Reply]:
+    async def _stream(self, procedure: Procedure[Reply]) -> AsyncGenerator[str | Reply, None]:
         course = Course(procedure)
         with closing(self._runner()) as runner, suppress(StreamLeft):
             while (delivery := await advance_async(course, runner)) is not None:

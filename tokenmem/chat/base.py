@@ -66,6 +66,7 @@ class BaseChat(Generic[S]):
             oversized_results=oversized_results,
             prompt_cache_key=prompt_cache_key,
             options=options,
+            store_counter=store._procedures.counter,
         )
         self.store: S = store
         self._turns = ResultTurns(store._procedures, settings)

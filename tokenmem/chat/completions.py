@@ -35,7 +35,7 @@ class ChatCompletions:
     streams = True
     """Whether a reply can come in pieces."""
 
-    RESERVED = frozenset({"messages", "model", "stream", "tools", "n"})
+    RESERVED = frozenset({"messages", "model", "stream", "tools", "functions", "instructions", "n"})
     """Parameters that the caller may not set."""
 
     def endpoint(self, client: Any) -> Any:
@@ -68,7 +68,10 @@ class ChatCompletions:
         """
         request = {**head, "messages": [*head.get("messages", []), *sent]}
         if stream:
-            request |= {"stream": True, "stream_options": {"include_usage": True}}
+            told = {"include_usage": True, **(head.get("stream_options") or {})}
+            request |= {"stream": True, "stream_options": told}
+        else:
+            request.pop("stream_options", None)  # the provider refuses it there
         return request
 
     def read(self, response: Any) -> Answer:
@@ -97,7 +100,7 @@ def _answer(message: JSONObject, finish_reason: Any, usage: Any, request_id: str
     return Answer(
         [parsed],
         parsed.content or "",
-        str(finish_reason) if finish_reason is not None else None,
+        scrubbed(str(finish_reason)) if finish_reason is not None else None,
         usage_of(usage, "prompt", "completion"),
         request_id,
     )

@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from tokenmem.errors import TokenmemError
 from tokenmem.runners import Runner
 from tokenmem.steps import Write
 
@@ -67,7 +66,7 @@ class Heart:
         if told is None:  # it has ended meanwhile
             return
         runner, write, _ = told
-        with suppress(TokenmemError):  # a call outlives a database that is away for a while
+        with suppress(Exception):  # one call's database is away; the thread beats for all the others
             runner.step(write)
         with self._lock:
             if call in self._calls:

@@ -14,6 +14,10 @@ from tokenmem.models import Message, Window
 _A_REPLY = Message("assistant", "")
 
 
+def _stored(message: Message) -> int:
+    return message.token_count
+
+
 class Prepared:
     """What is sent of a window, and what it costs; made once for each window."""
 
@@ -22,14 +26,16 @@ class Prepared:
         self._no_result = no_result_for(settings.no_result_tokens)
         self._sent: Sequence[Any] = ()
 
-    def measure(self, window: Window) -> int:
+    def measure(self, window: Window, counter: str) -> int:
         """What it costs by the model's bill, in tokens.
 
         Raises:
             InvalidArgument: nothing in it can be sent.
         """
         api, model = self._settings.api, self._settings.model
-        plain = window.plain() if api.takes_plain else None
+        # Counts of another encoding, or of the caller's own counter, are not what this model bills.
+        own = counter == self._settings.counter.name or not self._settings.by_bill
+        plain = window.plain() if own and api.takes_plain else None
         if plain:  # most conversations: no Message need be made
             self._sent = plain
             replies = sum(1 for message in plain if message["role"] == "assistant")
@@ -38,7 +44,8 @@ class Prepared:
         self._sent = api.render(messages)
         if not self._sent:  # no provider takes an empty prompt
             raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
-        return sum(message.token_count + correction(model, message) for message in messages)
+        count = _stored if own else self._settings.counter.count
+        return sum(count(message) + correction(model, message) for message in messages)
 
     def sent(self) -> Sequence[Any]:
         """What is sent of the window that was measured last."""

@@ -14,7 +14,7 @@ first call that was open. (Only Chat Completions, given items of the Responses A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tokenmem.chat.conversions import LOCAL_SHELL, is_item, output_item, says_in_parts
@@ -63,16 +63,24 @@ def unanswered(messages: Sequence[Message]) -> list[str]:
     ]
 
 
-def newest_calls(messages: Sequence[Message], newest_reply: int = 0) -> list[str]:
-    """The ids of the calls that the newest reply with any makes.
+def calls_beside(messages: Sequence[Message], call_ids: Iterable[str], newest_reply: int = 0) -> list[str]:
+    """The ids of all calls of the replies that make these calls: the newest reply that makes each of them.
 
     Args:
         messages: a window's.
+        call_ids: the calls.
         newest_reply: where the newest reply begins; calls right before it look like its own.
     """
-    newest = [messages[index] for reply in _calling_replies(messages)[-1:] for index in reply]
-    its_own = [message for message in newest if message.position >= newest_reply]
-    return [key for message in its_own or newest for key in _call_keys(message) if _is_id(key)]
+    left, found = set(call_ids), []
+    for reply in reversed(_calling_replies(messages)):
+        callers = [messages[index] for index in reply]
+        for own in (True, False):
+            part = [each for each in callers if (each.position >= newest_reply) is own]
+            keys = [key for each in part for key in _call_keys(each) if _is_id(key)]
+            if not left.isdisjoint(keys):
+                found += keys
+                left -= set(keys)
+    return found
 
 
 def says_something(message: Message) -> bool:
@@ -205,7 +213,9 @@ def _without_dangling(messages: Sequence[Message]) -> list[Message]:
     kept: list[Message] = []
     for message in reversed(messages):
         dangles = message.kind == "reasoning" and not (kept and _is_models(kept[-1]))
-        if not dangles and (kept or not message.partial):
+        # A reply that comes after its part says it all, and so does one that is asked for now.
+        superseded = message.partial and not (kept and kept[-1].role != "assistant")
+        if not dangles and not superseded:
             kept.append(message)
     kept.reverse()
     return kept

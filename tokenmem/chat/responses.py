@@ -29,7 +29,10 @@ class Responses:
     streams = True
     """Whether a reply can come in pieces."""
 
-    RESERVED = frozenset({"input", "model", "stream", "tools", "previous_response_id", "conversation"})
+    RESERVED = frozenset(
+        {"input", "instructions", "prompt", "model", "stream", "background", "tools"}
+        | {"previous_response_id", "conversation"}
+    )
     """Parameters that the caller may not set: the state that they name is not in the database."""
 
     def endpoint(self, client: Any) -> Any:
@@ -99,12 +102,13 @@ def _answer(body: Any, request_id: str | None) -> Answer:
     error = body.get("error") if isinstance(body, Mapping) else None
     if error or not isinstance(items, list) or not items:
         raise ModelError(f"the model's answer has failed ({_code(error) or 'no output'}); ask again")
-    reason = (body.get("incomplete_details") or {}).get("reason")
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
     items = scrubbed(items)
     return Answer(
         parse_messages(items),
         "".join(_text_of(item) for item in items),
-        str(reason or body.get("status") or "completed"),
+        scrubbed(str(reason or body.get("status") or "completed")),
         usage_of(body.get("usage"), "input", "output"),
         request_id,
     )

@@ -10,10 +10,16 @@ from typing import Any, Literal
 
 from tokenmem.arguments import checked_choice, checked_number, optional_name
 from tokenmem.chat.answers import scrubbed
-from tokenmem.chat.prompt import newest_calls, unanswered
+from tokenmem.chat.prompt import calls_beside, unanswered
 from tokenmem.chat.steps import Invocation, Invoke
 from tokenmem.chat.turn import Asked, Turns
-from tokenmem.errors import InvalidArgument, InvalidMessage, TooManyModelCalls, WindowTooSmall
+from tokenmem.errors import (
+    IdempotencyConflict,
+    InvalidArgument,
+    InvalidMessage,
+    TooManyModelCalls,
+    WindowTooSmall,
+)
 from tokenmem.formats import MessageLike, parse_messages
 from tokenmem.models import Message, Reply, ToolCall, Window
 from tokenmem.operations import begin_call
@@ -74,7 +80,8 @@ class ResultTurns(Turns):
 
     def answer_calls(self, asked: Asked) -> Procedure[Reply]:
         """Store the results of the newest tool calls, ask the model, store its reply."""
-        asked = replace(asked, check=_check_of(asked.conversation_id, asked.messages or ()))
+        given = asked.messages
+        asked = replace(asked, check=_check_of(asked.conversation_id, asked.messages or ()), given=given)
         for _ in range(_CUTS):
             try:
                 return (yield from self.turn(asked))
@@ -141,14 +148,17 @@ class ResultTurns(Turns):
             Message.tool(scrubbed(text), tool_call_id=call.id)
             for call, text in zip(reply.tool_calls, outcomes, strict=True)
         ]
-        return (yield from self.answer_calls(replace(asked, messages=parse_messages(results))))
+        try:
+            return (yield from self.answer_calls(replace(asked, messages=parse_messages(results))))
+        except IdempotencyConflict:  # the same run elsewhere has stored what its functions returned
+            return (yield from self.turn(asked))
 
 
 def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Window, int], None]:
     ids = [call_id for message in messages for call_id in answered_ids(message)]
 
     def check(window: Window, newest_reply: int) -> None:
-        """The results answer calls that are open, and with them every call of the newest reply."""
+        """The results answer calls that are open, and with them every call of the reply that made them."""
         before = [message for message in window.messages if message.position < stored_from(window)]
         waiting = unanswered(before)
         for call_id in ids:
@@ -158,7 +168,7 @@ def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Wi
                     f"conversation {conversation_id!r} has no open tool call {call_id!r}; open are: {shown}"
                 )
         if missing := [
-            each for each in newest_calls(before, newest_reply) if each in waiting and each not in ids
+            each for each in calls_beside(before, ids, newest_reply) if each in waiting and each not in ids
         ]:
             raise InvalidArgument(
                 f"conversation {conversation_id!r}: no result for the tool call {missing[0]!r}; the model "

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tokenmem.chat.clients import blocks
 from tokenmem.chat.heartbeat import BEAT, heart
 from tokenmem.chat.steps import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
-from tokenmem.errors import InvalidArgument, TokenmemError
+from tokenmem.errors import InvalidArgument
 from tokenmem.runners import AsyncRunner, Runner
 from tokenmem.steps import Count, Step, Write
 
@@ -142,8 +142,9 @@ class AsyncModelRunner:
         """Send a request to the model."""
         self.raise_cancelled()
         if self._blocking:
-            return await asyncio.to_thread(_call, self._endpoint, step.request)
-        answer = _call(self._endpoint, step.request)
+            answer = await asyncio.to_thread(_call, self._endpoint, step.request)
+        else:
+            answer = _call(self._endpoint, step.request)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def next(self, step: Next) -> Any:
@@ -174,7 +175,7 @@ class AsyncModelRunner:
         self._beating = loop.call_later(BEAT, lambda: self._beats.add(loop.create_task(self._beat(write))))
 
     async def _beat(self, write: Write) -> None:
-        with suppress(TokenmemError):  # a call outlives a database that is away for a while
+        with suppress(Exception):  # a call outlives a database that is away for a while
             await self._store.step(write)
         self._beats.clear()
         if self._beating is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tokenmem.arguments import checked_choice, checked_name, checked_number
-from tokenmem.bills import request_tokens
+from tokenmem.bills import prompt_tokens, request_tokens
 from tokenmem.chat.answers import Answer
 from tokenmem.chat.completions import ChatCompletions
 from tokenmem.chat.function import Function
@@ -18,7 +19,7 @@ from tokenmem.chat.responses import Responses
 from tokenmem.errors import InvalidArgument, InvalidMessage, UnknownTokenCounter
 from tokenmem.formats import check_json, check_text, dump_json
 from tokenmem.models import JSONObject, Message, StartOn
-from tokenmem.tokens import DEFAULT_COUNTER, TiktokenCounter, TokenCounter
+from tokenmem.tokens import TiktokenCounter, TokenCounter
 
 
 class ModelAPI(Protocol):
@@ -83,13 +84,14 @@ class Settings:
         stride: in tokens, or None.
         start_on: "step" or "turn".
         oversized_results: what happens to a tool result that no window holds.
-        counter: counts new conversations, and what is not in a conversation: the model's own encoding.
+        counter: counts new conversations, and what is not in one: the model's own encoding, or the store's.
         no_result_tokens: what the result of an unanswered call costs, in tokens.
         instructions: or None.
         tools_json: the tools' schemas, or None.
         digest: tells these instructions and tools from others; None where there are none.
         cache_key: whether requests tell the provider which of them share a prefix.
         new_beside_limit: the limit is for what was said before; new messages come on top.
+        by_bill: the limit is the model's bill, whatever counter a conversation has: its encoding is known.
         refused: parameters that the server has refused.
     """
 
@@ -109,6 +111,7 @@ class Settings:
     digest: str | None
     cache_key: bool
     new_beside_limit: bool = False
+    by_bill: bool = True
     refused: set[str] = field(default_factory=set)
 
 
@@ -126,6 +129,7 @@ def settings_of(
     oversized_results: str,
     prompt_cache_key: bool,
     options: Mapping[str, Any],
+    store_counter: TokenCounter,
 ) -> Settings:
     """Check the arguments of a chat and count what is the same in every call.
 
@@ -142,11 +146,15 @@ def settings_of(
     is_function = callable(client) and not hasattr(client, "chat")
     speaks: ChatCompletions | Responses = Function() if is_function else _APIS[api]()
     check_options(options, speaks)
-    counter = counter_of_model(model)
-    extra = request_tokens(model, described or None, has_instructions=instructions is not None)
-    if instructions is not None:
+    own = counter_of_model(model)
+    counter = own or store_counter
+    if instructions is None:
+        extra = request_tokens(model, described or None, has_instructions=False)
+    else:
         _check_instructions(instructions)
-        extra += counter.count(Message.system(instructions))
+        system = Message.system(instructions)
+        extra = prompt_tokens(model, [system], described) if own else request_tokens(model, described)
+        extra += 0 if own else counter.count(system)
     extra += option_tokens(options, counter)
     window_limit = token_limit - reserve - extra
     if window_limit < 1:
@@ -177,15 +185,16 @@ def settings_of(
         tools_json=tools_json,
         digest=_digest(instructions, tools_json) if has_prompt else None,
         cache_key=bool(prompt_cache_key),
+        by_bill=own is not None,
     )
 
 
-def counter_of_model(model: str) -> TokenCounter:
-    """The model's own encoding, as far as tiktoken knows the model."""
+def counter_of_model(model: str) -> TokenCounter | None:
+    """The model's own encoding; None where tiktoken does not know the model."""
     try:
         return TiktokenCounter(model.rpartition("/")[2])
     except UnknownTokenCounter:
-        return TiktokenCounter(DEFAULT_COUNTER)
+        return None
 
 
 def check_options(options: Mapping[str, Any], api: ModelAPI) -> None:
@@ -229,7 +238,7 @@ def _checked_tools(tools: Any) -> list[JSONObject]:
                 f'tools[{index}] is no tool; pass {{"type": "function", "function": {{…}}}}'
             )
         check_json(dict(tool), f"tools[{index}]")
-        described.append(dict(tool))
+        described.append(copy.deepcopy(dict(tool)))
     return described
 
 

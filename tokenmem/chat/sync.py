@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -88,7 +88,7 @@ class Chat(BaseChat[Store]):
         *,
         idempotency_key: str | None = None,
         **options: Any,
-    ) -> Iterator[str | Reply]:
+    ) -> Generator[str | Reply, None, None]:
         """As `send`, but yield the text as it comes, piece by piece, and then the Reply.
 
         Who stops reading cancels the call: close the iterator, as leaving a `for` loop with an exception or
@@ -130,7 +130,7 @@ class Chat(BaseChat[Store]):
         *,
         idempotency_key: str | None = None,
         **options: Any,
-    ) -> Iterator[str | Reply]:
+    ) -> Generator[str | Reply, None, None]:
         """As `send_tool_results`, but yield the text as it comes, and then the Reply."""
         asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
         return self._stream(self._turns.answer_calls(asked))
@@ -156,7 +156,7 @@ class Chat(BaseChat[Store]):
             on_error: "tell" the model what a function raised, or "raise" it; the model is also told where it
                 calls a function that is not there or writes arguments that are no JSON object.
             idempotency_key: as for `send`, for all of it; a function may run again where the process died
-                before its result was stored.
+                before its result was stored, or where the request is repeated while it runs.
             **options: further parameters of every request.
 
         Raises:
@@ -173,7 +173,7 @@ class Chat(BaseChat[Store]):
         with closing(self._runner()) as runner:
             return run(procedure, runner)
 
-    def _stream(self, procedure: Procedure[Reply]) -> Iterator[str | Reply]:
+    def _stream(self, procedure: Procedure[Reply]) -> Generator[str | Reply, None, None]:
         course = Course(procedure)
         with closing(self._runner()) as runner, suppress(StreamLeft):
             while (delivery := advance(course, runner)) is not None:

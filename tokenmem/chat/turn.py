@@ -7,6 +7,7 @@ held; its reply and the record of the call are stored in another. However the ca
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -17,7 +18,7 @@ from tokenmem.chat.answers import Answer, main_message, request_id_of, tool_call
 from tokenmem.chat.prepared import Prepared
 from tokenmem.chat.settings import Settings, check_options, option_tokens
 from tokenmem.chat.steps import END, Ask, Close, KeepAlive, Next, Pause
-from tokenmem.errors import DatabaseUnavailable, ModelError, WindowTooSmall
+from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError, WindowTooSmall
 from tokenmem.formats import digest
 from tokenmem.models import Message, Reply, Window
 from tokenmem.operations import begin_call, calls, end_call
@@ -31,6 +32,9 @@ from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
 
 _RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds between tries to store a reply while the database cannot be reached: a failover takes as long."""
+
+_A_CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
+"""What a provider's code looks like; a sentence may repeat the prompt."""
 
 Check = Callable[[Window, int], None]
 
@@ -46,6 +50,7 @@ class Asked:
         stream: whether the text is delivered as it comes.
         options: further parameters of the request.
         check: raises where the window is not what it should be; see Opening.
+        given: the messages as the caller gave them, where they are cut: a repeated request has the same.
     """
 
     conversation_id: str
@@ -54,6 +59,7 @@ class Asked:
     stream: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     check: Check | None = None
+    given: Sequence[Message] | None = None
 
 
 @dataclass(slots=True)
@@ -130,7 +136,7 @@ class Turns:
                 name,
                 owner=self.procedures.scope.owner,
                 key=asked.key,
-                digest=digest(messages) if asked.key else "",
+                digest=digest(asked.given or messages) if asked.key else "",
             )
             return self.procedures.write(begin_call.begin, draft, self._opening(asked, prepared, counts))
 
@@ -198,7 +204,13 @@ class Turns:
             yield from self._record_failure(asked, begun, part, clock, error)
             raise
         outcome = _outcome("ok", answer, clock)
-        reply = yield from self._end(asked, begun, answer, outcome)
+        try:
+            reply = yield from self._end(asked, begun, answer, outcome)
+        except (DatabaseUnavailable, ConversationNotFound):
+            raise
+        except Exception as error:  # a counter of the caller's, text that the database does not take
+            yield from self._record_failure(asked, begun, replace(answer, messages=()), clock, error)
+            raise
         if asked.stream and reader is None and reply.text:
             yield Deliver(reply.text)  # stored before: who leaves now has had all of it
         return reply
@@ -361,7 +373,7 @@ def described(error: BaseException) -> str:
     told = [type(error).__name__]
     for name in ("status_code", "code"):
         value = getattr(error, name, None)
-        if isinstance(value, (int, str)) and len(str(value)) <= 60 and str(value).isprintable():
+        if isinstance(value, (int, str)) and _A_CODE.fullmatch(str(value)):
             told.append(str(value))
     return " ".join(told)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
@@ -235,7 +235,7 @@ class _Conversation:
             return
         pieces = self.chat.stream(self.conversation_id, message, idempotency_key=key)
         # Closed at once where showing a piece fails: the call is recorded as cancelled before anything else.
-        with closing(cast("Generator[str | Reply]", pieces)) as pieces:
+        with closing(pieces) as pieces:
             _show(pieces)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tokenmem.errors import WindowTooSmall
+from tokenmem.errors import InvalidArgument, WindowTooSmall
 from tokenmem.models import StartOn, Window
 from tokenmem.operations import append, read
 from tokenmem.operations.append import Draft, OtherCounter
@@ -19,8 +19,11 @@ from tokenmem.operations.rows import OWNED, lock_conversation
 from tokenmem.schema import Scope
 from tokenmem.statements import Statement
 
-_FITTING = 5
-"""Windows that are tried before a prompt whose repair does not fit is given up."""
+_FITTING = 14
+"""Windows that are tried where what is sent costs more than what is stored: a bisection of the limit."""
+
+_FULL = 0.8
+"""How full of the limit such a window must be to be taken at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Opening:
         token_limit: what the window may cost, in tokens.
         start_on: where it may start.
         stride: in what steps, in tokens.
-        measure: what a window costs as it is sent, in tokens.
+        measure: what a window costs as it is sent, in tokens, given the name of its counter.
         extra: what is sent besides the window, in tokens.
         check: raises where the window is not what the caller expects; nothing is stored then. It is also
             told where the newest reply begins, 0 where there is none.
@@ -48,7 +51,7 @@ class Opening:
     token_limit: int
     start_on: StartOn
     stride: int | None
-    measure: Callable[[Window], int]
+    measure: Callable[[Window, str], int]
     extra: int
     check: Callable[[Window, int], None] | None = None
     instructions: str | None = None
@@ -138,8 +141,9 @@ def begin(
     appended = None if draft is None else append.append(connection, scope, draft)
     if isinstance(appended, OtherCounter):
         return appended
+    counter = "" if draft is None else draft.token_counter
     if appended is None or appended.replayed:
-        lock_conversation(connection, scope, opening.conversation_id)
+        counter = lock_conversation(connection, scope, opening.conversation_id).token_counter
         if opening.key is not None:
             known = of_key(connection, scope, opening.conversation_id, opening.key)
             if isinstance(known, (Answered, Running)):
@@ -147,7 +151,7 @@ def begin(
             if known is None:
                 _remember(connection, scope, opening)
             _BURY.run(connection, scope, {"id": opening.conversation_id, "key": opening.key, "error": DIED})
-    window, tokens = _fitting_window(connection, scope, opening)
+    window, tokens = _fitting_window(connection, scope, opening, counter)
     if opening.check is not None and not (appended and appended.replayed):  # then it was checked before
         opening.check(window, _newest_reply(connection, scope, opening.conversation_id))
     number = _number_call(connection, scope, opening, window, tokens)
@@ -163,23 +167,42 @@ def _remember(connection: sa.Connection, scope: Scope, opening: Opening) -> None
     _REMEMBER.run(connection, scope, {"id": opening.conversation_id, "key": opening.key})
 
 
-def _fitting_window(connection: sa.Connection, scope: Scope, opening: Opening) -> tuple[Window, int]:
+def _fitting_window(
+    connection: sa.Connection, scope: Scope, opening: Opening, counter: str
+) -> tuple[Window, int]:
     """The window that fits as it will be sent: what closes an open call, or an image, may cost more."""
-    limit, cost = opening.token_limit, 0
+    limit = high = opening.token_limit
+    low, found, dearest = 0, None, (0, 0)
     for _ in range(_FITTING):
-        window = read.window(
-            connection, scope, opening.conversation_id, limit, opening.start_on, opening.stride
-        )
-        cost = opening.measure(window)
-        if cost <= opening.token_limit:
-            return window, cost + opening.extra
-        limit = max(min(limit, window.token_count) - (cost - opening.token_limit), 0)
+        try:
+            window = read.window(
+                connection, scope, opening.conversation_id, limit, opening.start_on, opening.stride
+            )
+            cost = opening.measure(window, counter)
+        except (WindowTooSmall, InvalidArgument):
+            if limit == opening.token_limit:
+                raise
+            low, excess = limit, 0
+        else:
+            excess = cost - opening.token_limit
+            if excess > 0:
+                high, dearest = min(limit, window.token_count), (window.first_position, cost)
+            else:
+                low, found = limit, window
+                if cost >= opening.token_limit * _FULL or limit == opening.token_limit:
+                    return window, cost + opening.extra
+        if high - low < 2:
+            break
+        limit = max(high - excess if excess > 0 else 0, (low + high) // 2)
+    if found is not None:
+        return found, opening.measure(found, counter) + opening.extra
+    position, cost = dearest
     raise WindowTooSmall(
         opening.conversation_id,
-        position=window.first_position,
+        position=position,
         token_count=cost,
         token_limit=opening.token_limit,
-        detail=f"the messages from {window.first_position} on cost {cost} tokens as they are sent, "
+        detail=f"the messages from {position} on cost {cost} tokens as they are sent, "
         f"and the limit is {opening.token_limit}; raise token_limit",
     )
 
@@ -225,4 +248,5 @@ def of_key(
     call = call_of(conversation_id, columns)
     if call.status != "ok" or call.reply_position is None:
         return Unanswered()
-    return Answered(call, *reply_of(connection, scope, call))
+    answered = Answered(call, *reply_of(connection, scope, call))
+    return answered if answered.messages else Unanswered()  # removed since

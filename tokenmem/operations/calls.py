@@ -47,6 +47,14 @@ SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
 WHERE m.conversation_id = :id AND m.position BETWEEN :first AND :last ORDER BY m.position
 """)
 
+_SENT = Statement(f"""
+SELECT {MESSAGE_COLUMNS} FROM {{messages}} m {{by_pinned}}
+WHERE m.conversation_id = :id AND m.pinned AND m.position < :first
+UNION ALL
+SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
+WHERE m.conversation_id = :id AND m.position BETWEEN :first AND :last ORDER BY 1
+""")
+
 
 def reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[Window, list[Message]]:
     """The window that a call saw, as it stands now, and the reply."""
@@ -54,7 +62,7 @@ def reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[Wi
     reply_first = call.reply_position or 0
     reply_last = reply_first + (call.reply_messages or 1) - 1
     request = {"id": call.conversation_id, "first": first, "last": last}
-    sent = messages_of(_BETWEEN.fetch(connection, scope, request))
+    sent = messages_of(_SENT.fetch(connection, scope, request))
     reply = messages_of(
         _BETWEEN.fetch(connection, scope, request | {"first": reply_first, "last": reply_last})
     )
