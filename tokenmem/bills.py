@@ -203,14 +203,25 @@ def prompt_tokens(model: str, messages: Iterable[MessageLike], tools: Sequence[T
         InvalidMessage: the messages could not be sent.
     """
     parsed = parse_messages(messages)
-    family = family_of(model)
-    counter = TiktokenCounter(family.encoding)
-    first = parsed[0]
-    has_instructions = first.role in ("system", "developer")
-    total = request_tokens(model, tools, has_instructions=has_instructions)
-    if tools and has_instructions and family.tools != family.tools_in_instructions:
-        total -= _merged(counter, first.content or "")
+    counter = TiktokenCounter(family_of(model).encoding)
+    total = request_tokens(model, tools, has_instructions=False) - saved_by_instructions(
+        model, tools, parsed[0]
+    )
     return total + sum(counter.count(message) + correction(model, message) for message in parsed)
+
+
+def saved_by_instructions(model: str, tools: Sequence[Tool] | None, first: Message) -> int:
+    """What tools cost less where the prompt's first message is the system's or developer's, in tokens.
+
+    They are written at its end, and need no message of their own.
+    """
+    if not tools or first.role not in ("system", "developer"):
+        return 0
+    family = family_of(model)
+    alone, behind = (request_tokens(model, tools, has_instructions=given) for given in (False, True))
+    if family.tools == family.tools_in_instructions:
+        return alone - behind
+    return alone - behind + _merged(TiktokenCounter(family.encoding), first.content or "")
 
 
 def _merged(counter: TiktokenCounter, instructions: str) -> int:

@@ -566,3 +566,15 @@ def test_a_reply_that_was_removed_is_asked_for_again(chats: Chats, server: Model
     chats.store.truncate("c", after=1)
     again = chat.send("c", "Say a number.", idempotency_key="k")
     assert (again.text, again.replayed) == ("Another.", False)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-5-mini", "gpt-4"])
+def test_our_count_is_that_of_what_was_sent(chats: Chats, server: ModelServer, model: str) -> None:
+    """Whether the instructions are the chat's or a message of the conversation."""
+    server.reply_with(Answer("Hi"))
+    chats.store.append("stored", [Message.system("You book trains.")])
+    chats.store.append("none", [Message.user("Hello")])
+    for name, options in (("stored", {}), ("none", {}), ("told", {"instructions": "You book trains."})):
+        reply = chats.open(model, tools=TOOLS, **options).send(name, "When does it leave?")
+        body = server.requests[-1].body
+        assert reply.call.window_tokens == prompt_tokens(model, body["messages"], body["tools"]), name

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from tokenmem.bills import correction
+from tokenmem.bills import correction, saved_by_instructions
 from tokenmem.chat.prompt import no_result_for
 from tokenmem.chat.settings import Settings
 from tokenmem.errors import InvalidArgument
+from tokenmem.formats import load_json
 from tokenmem.models import Message, Window
 
 _A_REPLY = Message("assistant", "")
@@ -32,6 +34,14 @@ class Prepared:
         Raises:
             InvalidArgument: nothing in it can be sent.
         """
+        cost = self._cost(window, counter)
+        if not self._sent:  # no provider takes an empty prompt
+            raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
+        if self._settings.instructions is None and self._settings.tools_json is not None:
+            cost -= _saved(self._settings, self._sent[0])
+        return cost
+
+    def _cost(self, window: Window, counter: str) -> int:
         api, model = self._settings.api, self._settings.model
         # Counts of another encoding, or of the caller's own counter, are not what this model bills.
         own = counter == self._settings.counter.name or not self._settings.by_bill
@@ -42,11 +52,23 @@ class Prepared:
             return window.token_count + replies * correction(model, _A_REPLY)
         messages = api.prepare(window.messages, self._no_result)
         self._sent = api.render(messages)
-        if not self._sent:  # no provider takes an empty prompt
-            raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
         count = _stored if own else self._settings.counter.count
         return sum(count(message) + correction(model, message) for message in messages)
 
     def sent(self) -> Sequence[Any]:
         """What is sent of the window that was measured last."""
         return self._sent
+
+
+def _saved(settings: Settings, first: Any) -> int:
+    """What tools cost less because the window itself begins with instructions, in tokens."""
+    if not isinstance(first, dict) or not isinstance(first.get("content"), str):
+        return 0
+    if first.get("role") not in ("system", "developer"):
+        return 0
+    return _saved_by(settings.model, str(settings.tools_json), first["role"], first["content"])
+
+
+@lru_cache(maxsize=256)
+def _saved_by(model: str, tools_json: str, role: str, content: str) -> int:
+    return saved_by_instructions(model, load_json(tools_json), Message(role, content))
