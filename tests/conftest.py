@@ -1,6 +1,7 @@
 """Fixtures that every test can use, and the one PostgreSQL server that a whole run shares."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,10 @@ from tokenmem import Store
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell that runs the tests in the background
+    # Else Ctrl-C would have no effect in the processes that tests start: they inherit what is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVER = pytest.StashKey[dict[str, str]]()
 
