@@ -58,7 +58,7 @@ def test_a_forked_process_has_a_heart_of_its_own() -> None:
     call = heart.start(parents, Write(lambda _: None))
     heart._process = -1  # as a child sees it: the thread is not there, the call is the parent's
     mine = heart.start(own, Write(lambda _: None))
-    assert list(heart._calls) == [mine]
+    assert heart._calls == {mine}
     wait_for(lambda: own.writes >= 1)
     heart.stop(call)
     heart.stop(mine)

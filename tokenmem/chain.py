@@ -132,10 +132,9 @@ class ConversationChain:
         """As `invoke`, on either store; an llm that is not async runs in a thread."""
         turn = _ChainTurn(self, self._inputs(input))
         store, runs = await self.memory.async_runner()
-        with closing(AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False)) as runner:
+        async with AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False) as runner:
             reply = await run_async(turn.on(store), runner)
-            runner.raise_cancelled()
-            return turn.end(reply)
+        return turn.end(reply)
 
     def _inputs(self, given: object) -> dict[str, Any]:
         """The inputs by name, checked before the model is asked: an answer that cannot be stored is lost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 from tokenmem.async_store import AsyncStore
@@ -101,20 +101,18 @@ class AsyncChat(BaseChat[AsyncStore]):
         return not hasattr(self._client, "chat") and blocks(self._client)
 
     async def _run(self, procedure: Procedure[Reply]) -> Reply:
-        with closing(self._runner()) as runner:
-            reply = await run_async(procedure, runner)
-            runner.raise_cancelled()
-            return reply
+        async with self._runner() as runner:
+            return await run_async(procedure, runner)
 
     async def _stream(self, procedure: Procedure[Reply]) -> AsyncGenerator[str | Reply, None]:
         course = Course(procedure)
-        with closing(self._runner()) as runner, suppress(StreamLeft):
-            while (delivery := await advance_async(course, runner)) is not None:
-                try:
-                    yield delivery.value
-                except GeneratorExit:
-                    course.fail(StreamLeft())
-                except BaseException as error:
-                    course.fail(error)
-            runner.raise_cancelled()
+        with suppress(StreamLeft):
+            async with self._runner() as runner:
+                while (delivery := await advance_async(course, runner)) is not None:
+                    try:
+                        yield delivery.value
+                    except GeneratorExit:
+                        course.fail(StreamLeft())
+                    except BaseException as error:
+                        course.fail(error)
             yield course.result

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
 
 from tokenmem.runners import Runner
 from tokenmem.steps import Write
@@ -16,6 +16,16 @@ BEAT = 5.0
 
 _LOOK = 1.0
 """Seconds between two looks at which calls are due: most calls end before anything is written."""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A call that is running."""
+
+    runner: Runner
+    write: Write
+    due: float
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Heart:
@@ -31,24 +41,26 @@ class Heart:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._calls: dict[object, tuple[Runner, Write, float]] = {}
+        self._calls: set[Call] = set()
 
-    def start(self, runner: Runner, write: Write) -> object:
+    def start(self, runner: Runner, write: Write) -> Call:
         """Begin; what is returned stops it."""
         if self._process != os.getpid():  # forked: the thread and its calls are the parent's
             self._forget()
-        call = object()
+        call = Call(runner, write, time.monotonic() + BEAT)
         with self._lock:
-            self._calls[call] = (runner, write, time.monotonic() + BEAT)
+            self._calls.add(call)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="tokenmem-heart", daemon=True)
                 self._thread.start()
         return call
 
-    def stop(self, call: object) -> None:
-        """End it."""
+    def stop(self, call: Call) -> None:
+        """End it, when a write that is under way has ended: the store may be closed next."""
         with self._lock:
-            self._calls.pop(call, None)
+            self._calls.discard(call)
+        with call.writing:
+            pass
 
     def _beat(self) -> None:
         while True:
@@ -57,20 +69,17 @@ class Heart:
                 if not self._calls:
                     self._thread = None
                     return
-                due = [call for call, (_, _, at) in self._calls.items() if at <= time.monotonic()]
+                due = [call for call in self._calls if call.due <= time.monotonic()]
             for call in due:
                 self._write(call)
 
-    def _write(self, call: object) -> None:
-        told: Any = self._calls.get(call)
-        if told is None:  # it has ended meanwhile
-            return
-        runner, write, _ = told
-        with suppress(Exception):  # one call's database is away; the thread beats for all the others
-            runner.step(write)
-        with self._lock:
-            if call in self._calls:
-                self._calls[call] = (runner, write, time.monotonic() + BEAT)
+    def _write(self, call: Call) -> None:
+        with call.writing:
+            if call not in self._calls:  # it has ended meanwhile
+                return
+            with suppress(Exception):  # one call's database is away; the thread beats for all the others
+                call.runner.step(call.write)
+            call.due = time.monotonic() + BEAT
 
 
 heart = Heart()

@@ -7,10 +7,11 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from tokenmem.chat.clients import blocks
-from tokenmem.chat.heartbeat import BEAT, heart
+from tokenmem.chat.heartbeat import BEAT, Call, heart
 from tokenmem.chat.steps import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
 from tokenmem.errors import InvalidArgument
 from tokenmem.runners import AsyncRunner, Runner
@@ -30,7 +31,7 @@ class ModelRunner:
     def __init__(self, store: Runner, endpoint: Callable[..., Any]) -> None:
         self._store = store
         self._endpoint = endpoint
-        self._beating: object = None
+        self._beating: Call | None = None
 
     def step(self, step: Step) -> Any:
         """Run one step."""
@@ -191,6 +192,19 @@ class AsyncModelRunner:
         if self._beating is not None:
             self._beating.cancel()
             self._beating = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, when a sign of life that is under way has been written: the store may be closed next."""
+        self.close()
+        for beat in list(self._beats):
+            await self._to_its_end(beat)
+        if error is None:
+            self.raise_cancelled()
 
 
 async def _outcome_async(invocation: Invocation) -> Any:
