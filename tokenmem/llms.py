@@ -52,7 +52,7 @@ def callable_at_once(llm: LLM) -> Callable[..., Any]:
         InvalidArgument: the model can only be awaited.
     """
     call = _method(llm, "invoke") or (llm if callable(llm) else None)
-    if call is None or _is_async(call):
+    if call is None or is_async(call):
         raise _only_async(llm)
     return call
 
@@ -67,9 +67,7 @@ def ask(llm: LLM, prompt: str, **options: Any) -> str:
     """
     call = callable_at_once(llm)
     answer = call(prompt, **options)
-    if inspect.isawaitable(answer):
-        if inspect.iscoroutine(answer):
-            answer.close()  # else Python warns that nobody awaited it
+    if is_left_unawaited(answer):
         raise _only_async(llm)
     return text_of(answer)
 
@@ -84,7 +82,7 @@ async def ask_async(llm: LLM, prompt: str, **options: Any) -> str:
     call = _method(llm, "ainvoke") or _method(llm, "invoke") or llm
     if not callable(call):
         raise InvalidArgument(f"llm is a {type(llm).__name__}, which cannot be called")
-    answer = call(prompt, **options) if _is_async(call) else await asyncio.to_thread(call, prompt, **options)
+    answer = call(prompt, **options) if is_async(call) else await asyncio.to_thread(call, prompt, **options)
     return text_of(await answer if inspect.isawaitable(answer) else answer)
 
 
@@ -120,8 +118,16 @@ def _method(llm: object, name: str) -> Callable[..., Any] | None:
     return method if callable(method) else None
 
 
-def _is_async(call: Callable[..., Any]) -> bool:
+def is_async(call: Callable[..., Any]) -> bool:
+    """Whether a function, or an object that is called, answers with something to await."""
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
+
+
+def is_left_unawaited(answer: object) -> bool:
+    """Whether an answer has to be awaited by somebody who cannot; a coroutine is closed."""
+    if inspect.iscoroutine(answer):
+        answer.close()  # else Python warns that nobody awaited it
+    return inspect.isawaitable(answer)
 
 
 def _only_async(llm: object) -> InvalidArgument:

@@ -9,10 +9,10 @@ from typing import Any
 from tokenmem.async_store import AsyncStore
 from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
-from tokenmem.chat.clients import blocks
 from tokenmem.chat.results import Functions, OnError, Results
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.steps import StreamLeft
+from tokenmem.llms import is_async
 from tokenmem.models import Reply
 from tokenmem.runners import AsyncBoundRunner, Course, advance_async, run_async
 from tokenmem.steps import Procedure
@@ -98,7 +98,7 @@ class AsyncChat(BaseChat[AsyncStore]):
 
     @property
     def _blocks(self) -> bool:
-        return not hasattr(self._client, "chat") and blocks(self._client)
+        return not (hasattr(self._client, "chat") or is_async(self._client))
 
     async def _run(self, procedure: Procedure[Reply]) -> Reply:
         async with self._runner() as runner:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from tokenmem.errors import InvalidArgument
+from tokenmem.llms import is_async as is_async_function
 
 
 def opened(client: Any, *, is_async: bool) -> Any:
@@ -24,12 +23,6 @@ def opened(client: Any, *, is_async: bool) -> Any:
     other, remedy = ("OpenAI", "AsyncOpenAI") if is_async else ("AsyncOpenAI", "OpenAI, or use AsyncChat")
     if any(kind.__name__ == other and kind.__module__.startswith("openai") for kind in type(client).__mro__):
         raise InvalidArgument(f"client is an {other}; pass an {remedy}")
-    if not is_async and not hasattr(client, "chat") and not blocks(client):
+    if not is_async and not hasattr(client, "chat") and is_async_function(client):
         raise InvalidArgument("client is an async function; pass a plain one, or use AsyncChat")
     return client
-
-
-def blocks(function: Callable[..., Any]) -> bool:
-    """Whether a function answers at once rather than with something to await."""
-    called = getattr(function, "__call__", None)  # noqa: B004  # of an object that can be called
-    return not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called))

@@ -10,10 +10,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tokenmem.chat.clients import blocks
 from tokenmem.chat.heartbeat import BEAT, Call, heart
 from tokenmem.chat.steps import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
 from tokenmem.errors import InvalidArgument
+from tokenmem.llms import is_async, is_left_unawaited
 from tokenmem.runners import AsyncRunner, Runner
 from tokenmem.steps import Count, Step, Write
 
@@ -40,10 +40,8 @@ class ModelRunner:
 
     def ask(self, step: Ask) -> Any:
         """Send a request to the model."""
-        answer = _call(self._endpoint, step.request)
-        if inspect.isawaitable(answer):
-            if inspect.iscoroutine(answer):
-                answer.close()  # else Python warns that nobody awaited it
+        answer = self._endpoint(**step.request)
+        if is_left_unawaited(answer):
             raise InvalidArgument("the model can only be awaited; use AsyncChat")
         return answer
 
@@ -70,7 +68,7 @@ class ModelRunner:
 
     def invoke(self, step: Invoke) -> list[Any]:
         """Call functions, one after the other."""
-        return [_outcome(invocation) for invocation in step.invocations]
+        return [_returned(invocation) for invocation in step.invocations]
 
     def close(self) -> None:
         """Say no more that the call is running."""
@@ -79,18 +77,12 @@ class ModelRunner:
             self._beating = None
 
 
-def _call(endpoint: Callable[..., Any], request: dict[str, Any]) -> Any:
-    return endpoint(**request)
-
-
-def _outcome(invocation: Invocation) -> Any:
+def _returned(invocation: Invocation) -> Any:
     try:
         answer = invocation.call()
     except Exception as error:
         return error
-    if inspect.isawaitable(answer):
-        if inspect.iscoroutine(answer):
-            answer.close()
+    if is_left_unawaited(answer):
         return InvalidArgument("the function can only be awaited; use AsyncChat")
     return answer
 
@@ -143,9 +135,9 @@ class AsyncModelRunner:
         """Send a request to the model."""
         self.raise_cancelled()
         if self._blocking:
-            answer = await asyncio.to_thread(_call, self._endpoint, step.request)
+            answer = await asyncio.to_thread(self._endpoint, **step.request)
         else:
-            answer = _call(self._endpoint, step.request)
+            answer = self._endpoint(**step.request)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def next(self, step: Next) -> Any:
@@ -185,7 +177,7 @@ class AsyncModelRunner:
     async def invoke(self, step: Invoke) -> list[Any]:
         """Call functions, all at once; those that would block in threads."""
         self.raise_cancelled()
-        return list(await asyncio.gather(*map(_outcome_async, step.invocations)))
+        return list(await asyncio.gather(*map(_returned_async, step.invocations)))
 
     def close(self) -> None:
         """Say no more that the call is running."""
@@ -207,12 +199,12 @@ class AsyncModelRunner:
             self.raise_cancelled()
 
 
-async def _outcome_async(invocation: Invocation) -> Any:
+async def _returned_async(invocation: Invocation) -> Any:
     try:
-        if blocks(invocation.function):
-            answer = await asyncio.to_thread(invocation.call)
-        else:
+        if is_async(invocation.function):
             answer = invocation.call()
+        else:
+            answer = await asyncio.to_thread(invocation.call)
         return await answer if inspect.isawaitable(answer) else answer
     except Exception as error:
         return error
