@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
 from tokenmem.chat.answers import Answer, storable
-from tokenmem.chat.prepared import Prepared
 from tokenmem.chat.prompt import NoResult
 from tokenmem.chat.runners import AsyncModelRunner, ModelRunner
 from tokenmem.chat.settings import Settings
@@ -254,14 +253,14 @@ class _ChainTurns(Turns):
         """The memory's."""
         return self.settings.counter
 
-    def open(self, asked: Asked, prepared: Prepared) -> Procedure[Any]:
+    def open(self, asked: Asked) -> Procedure[Any]:
         """As Chat's; where not even the pinned messages fit, the history is empty, as the memory's is."""
         try:
-            return (yield from super().open(asked, prepared))
+            return (yield from super().open(asked))
         except WindowTooSmall as error:
             self._turn.nothing_fits = True
             self.settings = replace(self.settings, window_limit=error.token_count)
-            return (yield from super().open(asked, prepared))
+            return (yield from super().open(asked))
 
 
 def _model_name(llm: LLM) -> str:

@@ -10,12 +10,13 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from tokenmem.arguments import checked_name, optional_name
 from tokenmem.chat.answers import Answer, main_message, request_id_of, tool_calls_of
-from tokenmem.chat.prepared import Prepared
+from tokenmem.chat.sent import prompt_of
 from tokenmem.chat.settings import Settings, check_options, option_tokens
 from tokenmem.chat.steps import END, Ask, Close, KeepAlive, Next, Pause
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError, WindowTooSmall
@@ -96,10 +97,9 @@ class Turns:
         checked_name(asked.conversation_id, "conversation_id")
         optional_name(asked.key, "idempotency_key")
         check_options(asked.options, self.settings.api)
-        prepared = Prepared(self.settings)
-        begun = yield from self._begin(asked, prepared)
+        begun = yield from self._begin(asked)
         if isinstance(begun, Begun):
-            return (yield from self._call(asked, begun, prepared.sent()))
+            return (yield from self._call(asked, begun))
         return (yield from self._replay(asked, begun))
 
     def _replay(self, asked: Asked, answered: Answered) -> Procedure[Reply]:
@@ -109,23 +109,22 @@ class Turns:
             yield Deliver(reply.text)
         return reply
 
-    def _begin(self, asked: Asked, prepared: Prepared) -> Procedure[Begun | Answered]:
+    def _begin(self, asked: Asked) -> Procedure[Begun | Answered]:
         """The first transaction; waits where another process is answering the same request."""
         while True:
             try:
-                begun = yield from self.open(asked, prepared)
+                begun = yield from self.open(asked)
             except WindowTooSmall as error:
                 raise self._too_small(error) from None
-            if not isinstance(begun, Running):
-                found: Begun | Answered = begun
-                return found
-            yield from self._wait(asked)
+            state: Any = (yield from self._wait(asked)) if isinstance(begun, Running) else begun
+            if isinstance(state, (Begun, Answered)):
+                return state
 
-    def open(self, asked: Asked, prepared: Prepared) -> Procedure[Any]:
+    def open(self, asked: Asked) -> Procedure[Any]:
         """One try of the first transaction."""
         messages = asked.messages
         if messages is None:
-            opening = self._opening(asked, prepared, ())
+            opening = self._opening(asked, ())
             return (yield from attempted(self.procedures.write(begin_call.begin, None, opening)))
 
         def store(counts: list[int], name: str) -> Write:
@@ -138,11 +137,11 @@ class Turns:
                 key=asked.key,
                 digest=digest(asked.given or messages) if asked.key else "",
             )
-            return self.procedures.write(begin_call.begin, draft, self._opening(asked, prepared, counts))
+            return self.procedures.write(begin_call.begin, draft, self._opening(asked, counts))
 
         return (yield from self.procedures.counted(messages, self.counter, store))
 
-    def _opening(self, asked: Asked, prepared: Prepared, new: Sequence[int]) -> Opening:
+    def _opening(self, asked: Asked, new: Sequence[int]) -> Opening:
         chosen = self.settings
         options = option_tokens(asked.options, chosen.counter)
         return Opening(
@@ -151,7 +150,7 @@ class Turns:
             max(chosen.window_limit - options, 0) + (sum(new) if chosen.new_beside_limit else 0),
             chosen.start_on,
             chosen.stride,
-            measure=prepared.measure,
+            prompt_of=partial(prompt_of, chosen),
             extra=chosen.extra + options,
             check=asked.check,
             instructions=chosen.instructions,
@@ -160,12 +159,13 @@ class Turns:
             key=asked.key,
         )
 
-    def _wait(self, asked: Asked) -> Procedure[None]:
-        """Until the same request is answered elsewhere, or whoever did it has died."""
+    def _wait(self, asked: Asked) -> Procedure[Any]:
+        """How the same request stands that another process was answering, when it is no longer running."""
         seconds = 0.02
-        while isinstance(
-            (yield self.procedures.read(begin_call.of_key, asked.conversation_id, str(asked.key))), Running
-        ):
+        while True:
+            state = yield self.procedures.read(begin_call.of_key, asked.conversation_id, str(asked.key))
+            if not isinstance(state, Running):
+                return state
             yield Pause(seconds)
             seconds = min(seconds * 1.5, 0.5)
 
@@ -184,7 +184,7 @@ class Turns:
             f"the reply; nothing was stored: raise token_limit",
         )
 
-    def _call(self, asked: Asked, begun: Begun, sent: Sequence[Any]) -> Procedure[Reply]:
+    def _call(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
         """Ask the model and record how that ends."""
         yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
         clock = _Clock()
@@ -192,7 +192,7 @@ class Turns:
         reader = self.settings.api.reader() if streams else None
         response: Any = None
         try:
-            response = yield from self._ask(self._request(asked, sent, streams))
+            response = yield from self._ask(self._request(asked, begun.prompt.sent, streams))
             if reader is None:
                 answer = self.settings.api.read(response)
             else:
@@ -312,13 +312,9 @@ class Turns:
     def _ended_before(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
         """The reply that an earlier try has stored, or, had we been taken for dead, the other one's."""
         found = yield self.procedures.read(end_call.ended, asked.conversation_id, begun.number)
-        while found is None and asked.key is not None:
-            yield from self._wait(asked)
-            state = yield self.procedures.read(begin_call.of_key, asked.conversation_id, asked.key)
-            found = state if isinstance(state, Answered) else None
-            if not isinstance(state, (Answered, Running)):
-                break
-        if found is None:
+        if found is None and asked.key is not None:
+            found = yield from self._wait(asked)
+        if not isinstance(found, Answered):
             raise ModelError("the call was taken for dead, and its reply is not stored; ask again")
         return (yield from self._replay(replace(asked, stream=False), found))
 

@@ -5,8 +5,9 @@ The call's row says "cancelled, not ended" in case nobody comes back (docs/adr/0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,6 +28,19 @@ _FULL = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is sent of a window.
+
+    Attributes:
+        sent: the messages, as the model's API takes them.
+        token_count: what they cost by the model's bill, in tokens.
+    """
+
+    sent: Sequence[Any]
+    token_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """What a call begins with.
 
@@ -36,7 +50,8 @@ class Opening:
         token_limit: what the window may cost, in tokens.
         start_on: where it may start.
         stride: in what steps, in tokens.
-        measure: what a window costs as it is sent, in tokens, given the name of its counter.
+        prompt_of: makes the prompt of a window, given the name of its counter; raises where nothing in it
+            can be sent.
         extra: what is sent besides the window, in tokens.
         check: raises where the window is not what the caller expects; nothing is stored then. It is also
             told where the newest reply begins, 0 where there is none.
@@ -51,7 +66,7 @@ class Opening:
     token_limit: int
     start_on: StartOn
     stride: int | None
-    measure: Callable[[Window, str], int]
+    prompt_of: Callable[[Window, str], Prompt]
     extra: int
     check: Callable[[Window, int], None] | None = None
     instructions: str | None = None
@@ -62,10 +77,11 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A call that has begun: its number, and the window to send."""
+    """A call that has begun: its number, the window, and what is sent of it."""
 
     number: int
     window: Window
+    prompt: Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +167,11 @@ def begin(
             if known is None:
                 _remember(connection, scope, opening)
             _BURY.run(connection, scope, {"id": opening.conversation_id, "key": opening.key, "error": DIED})
-    window, tokens = _fitting_window(connection, scope, opening, counter)
+    window, prompt = _fitting_window(connection, scope, opening, counter)
     if opening.check is not None and not (appended and appended.replayed):  # then it was checked before
         opening.check(window, _newest_reply(connection, scope, opening.conversation_id))
-    number = _number_call(connection, scope, opening, window, tokens)
-    return Begun(number, window)
+    number = _number_call(connection, scope, opening, window, prompt.token_count + opening.extra)
+    return Begun(number, window, prompt)
 
 
 def _newest_reply(connection: sa.Connection, scope: Scope, conversation_id: str) -> int:
@@ -169,34 +185,35 @@ def _remember(connection: sa.Connection, scope: Scope, opening: Opening) -> None
 
 def _fitting_window(
     connection: sa.Connection, scope: Scope, opening: Opening, counter: str
-) -> tuple[Window, int]:
+) -> tuple[Window, Prompt]:
     """The window that fits as it will be sent: what closes an open call, or an image, may cost more."""
     limit = high = opening.token_limit
-    low, found, dearest = 0, None, (0, 0)
+    low, position, cost = 0, 0, 0
+    found: tuple[Window, Prompt] | None = None
     for _ in range(_FITTING):
         try:
             window = read.window(
                 connection, scope, opening.conversation_id, limit, opening.start_on, opening.stride
             )
-            cost = opening.measure(window, counter)
+            prompt = opening.prompt_of(window, counter)
         except (WindowTooSmall, InvalidArgument):
             if limit == opening.token_limit:
                 raise
             low, excess = limit, 0
         else:
-            excess = cost - opening.token_limit
+            excess = prompt.token_count - opening.token_limit
             if excess > 0:
-                high, dearest = min(limit, window.token_count), (window.first_position, cost)
+                high = min(limit, window.token_count)
+                position, cost = window.first_position, prompt.token_count
             else:
-                low, found = limit, window
-                if cost >= opening.token_limit * _FULL or limit == opening.token_limit:
-                    return window, cost + opening.extra
+                low, found = limit, (window, prompt)
+                if prompt.token_count >= opening.token_limit * _FULL or limit == opening.token_limit:
+                    return found
         if high - low < 2:
             break
         limit = max(high - excess if excess > 0 else 0, (low + high) // 2)
     if found is not None:
-        return found, opening.measure(found, counter) + opening.extra
-    position, cost = dearest
+        return found
     raise WindowTooSmall(
         opening.conversation_id,
         position=position,
