@@ -166,8 +166,8 @@ class ConversationChain:
 class _ChainTurn:
     """One turn of a chain as Chat runs it: the model takes a text, made of what was said before."""
 
-    OPTIONAL: Mapping[str, str] = {}
-    RESERVED: frozenset[str] = frozenset()
+    optional: Mapping[str, str] = {}
+    reserved: frozenset[str] = frozenset()
     streams = False
     takes_plain = False
 
@@ -195,13 +195,7 @@ class _ChainTurn:
             token_limit=memory.max_token_limit,
             stride=None,
             start_on="message",
-            oversized_results="refuse",
             counter=memory.counter,
-            no_result_tokens=0,
-            instructions=None,
-            tools_json=None,
-            digest=None,
-            cache_key=False,
             new_beside_limit=True,
             by_bill=False,
         )

@@ -26,7 +26,7 @@ from tokenmem.models import JSONObject, Message
 class ChatCompletions:
     """How a prompt is sent by Chat Completions, and its reply read."""
 
-    OPTIONAL: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "stream_options": "stream_options"}
+    optional: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "stream_options": "stream_options"}
     """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
 
     takes_plain = True
@@ -35,7 +35,7 @@ class ChatCompletions:
     streams = True
     """Whether a reply can come in pieces."""
 
-    RESERVED = frozenset({"messages", "model", "stream", "tools", "functions", "instructions", "n"})
+    reserved = frozenset({"messages", "model", "stream", "tools", "functions", "instructions", "n"})
     """Parameters that the caller may not set."""
 
     def endpoint(self, client: Any) -> Any:

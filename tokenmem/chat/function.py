@@ -18,7 +18,7 @@ class Function(ChatCompletions):
     It is called with the messages alone, or, where the chat has tools or options, with these by name.
     """
 
-    OPTIONAL: Mapping[str, str] = {}
+    optional: Mapping[str, str] = {}
     streams = False
 
     def endpoint(self, client: Any) -> Any:

@@ -20,7 +20,7 @@ _ENCRYPTED_REASONING = "reasoning.encrypted_content"
 class Responses:
     """How a prompt is sent by the Responses API, and its reply read."""
 
-    OPTIONAL: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "include": "encrypted"}
+    optional: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "include": "encrypted"}
     """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
 
     takes_plain = True
@@ -29,7 +29,7 @@ class Responses:
     streams = True
     """Whether a reply can come in pieces."""
 
-    RESERVED = frozenset(
+    reserved = frozenset(
         {"input", "instructions", "prompt", "model", "stream", "background", "tools"}
         | {"previous_response_id", "conversation"}
     )

@@ -143,10 +143,10 @@ class ResultTurns(Turns):
             known = yield self.procedures.read(begin_call.of_key, asked.conversation_id, asked.key)
             if known is not None:  # the results are stored, and the model may have answered
                 return (yield from self.turn(asked))
-        outcomes = yield from _outcomes(reply.tool_calls, functions, on_error)
+        texts = yield from _result_texts(reply.tool_calls, functions, on_error)
         results = [
             Message.tool(scrubbed(text), tool_call_id=call.id)
-            for call, text in zip(reply.tool_calls, outcomes, strict=True)
+            for call, text in zip(reply.tool_calls, texts, strict=True)
         ]
         try:
             return (yield from self.answer_calls(replace(asked, messages=parse_messages(results))))
@@ -159,7 +159,8 @@ def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Wi
 
     def check(window: Window, newest_reply: int) -> None:
         """The results answer calls that are open, and with them every call of the reply that made them."""
-        before = [message for message in window.messages if message.position < stored_from(window)]
+        first_stored = window.last_position - len(messages) + 1
+        before = [message for message in window.messages if message.position < first_stored]
         waiting = unanswered(before)
         for call_id in ids:
             if call_id not in waiting:
@@ -174,9 +175,6 @@ def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Wi
                 f"conversation {conversation_id!r}: no result for the tool call {missing[0]!r}; the model "
                 f"must get the results of all its calls, so pass them together"
             )
-
-    def stored_from(window: Window) -> int:
-        return window.last_position - len(messages) + 1
 
     return check
 
@@ -223,7 +221,7 @@ def _check_functions(functions: Any) -> None:
             raise InvalidArgument(f"functions[{name!r}] is a {type(function).__name__}; pass a function")
 
 
-def _outcomes(
+def _result_texts(
     tool_calls: Sequence[ToolCall], functions: Functions, on_error: OnError
 ) -> Procedure[list[str]]:
     """What each call came to, as the model reads it; what it did wrong it is told."""

@@ -26,11 +26,11 @@ class ModelAPI(Protocol):
     """How a prompt is sent, and a reply read."""
 
     @property
-    def OPTIONAL(self) -> Mapping[str, str]:  # noqa: N802
+    def optional(self) -> Mapping[str, str]:
         """Parameters that some servers refuse, with what their refusal says; asked again without it."""
 
     @property
-    def RESERVED(self) -> frozenset[str]:  # noqa: N802
+    def reserved(self) -> frozenset[str]:
         """Parameters that the caller may not set."""
 
     @property
@@ -103,13 +103,13 @@ class Settings:
     token_limit: int
     stride: int | None
     start_on: StartOn
-    oversized_results: Oversized
     counter: TokenCounter
-    no_result_tokens: int
-    instructions: str | None
-    tools_json: str | None
-    digest: str | None
-    cache_key: bool
+    oversized_results: Oversized = "refuse"
+    no_result_tokens: int = 0
+    instructions: str | None = None
+    tools_json: str | None = None
+    digest: str | None = None
+    cache_key: bool = False
     new_beside_limit: bool = False
     by_bill: bool = True
     refused: set[str] = field(default_factory=set)
@@ -204,7 +204,7 @@ def check_options(options: Mapping[str, Any], api: ModelAPI) -> None:
         InvalidArgument: one of them is the chat's to set.
     """
     for name in options:
-        if name in api.RESERVED:
+        if name in api.reserved:
             raise InvalidArgument(f"{name!r} is no option of a request here; the chat sets it")
 
 

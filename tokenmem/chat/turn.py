@@ -128,18 +128,17 @@ class Turns:
             return (yield from attempted(self.procedures.write(begin_call.begin, None, opening)))
 
         def store(counts: list[int], name: str) -> Write:
-            draft = Draft(
-                asked.conversation_id,
-                messages,
-                counts,
-                name,
-                owner=self.procedures.scope.owner,
-                key=asked.key,
-                digest=digest(asked.given or messages) if asked.key else "",
-            )
+            told = digest(asked.given or messages) if asked.key else ""
+            draft = self._draft(asked, messages, counts, name, key=asked.key, digest=told)
             return self.procedures.write(begin_call.begin, draft, self._opening(asked, counts))
 
         return (yield from self.procedures.counted(messages, self.counter, store))
+
+    def _draft(
+        self, asked: Asked, messages: Sequence[Message], counts: Sequence[int], name: str, **more: Any
+    ) -> Draft:
+        owner = self.procedures.scope.owner
+        return Draft(asked.conversation_id, messages, counts, name, owner=owner, **more)
 
     def _opening(self, asked: Asked, new: Sequence[int]) -> Opening:
         chosen = self.settings
@@ -231,7 +230,7 @@ class Turns:
             try:
                 return (yield Ask(request))
             except Exception as error:
-                name = _refused(error, request, self.settings.api.OPTIONAL)
+                name = _refused(error, request, self.settings.api.optional)
                 if name is None:
                     raise
                 self.settings.refused.add(name)
@@ -292,14 +291,7 @@ class Turns:
         def store(counts: list[int], name: str) -> Write:
             nonlocal counted
             counted = counts
-            draft = Draft(
-                asked.conversation_id,
-                messages,
-                counts,
-                name,
-                owner=self.procedures.scope.owner,
-                must_exist=True,
-            )
+            draft = self._draft(asked, messages, counts, name, must_exist=True)
             return self._end_write(place, draft, outcome)
 
         ended = yield from self.procedures.counted(messages, self.counter, store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenmem.cli.options import DEFAULT_URL, ConversationId, Json, Schema, Url, opened
-from tokenmem.cli.output import Column, cell_text, is_terminal, plural, print_json, print_table
+from tokenmem.cli.output import (
+    Column,
+    cell_text,
+    is_terminal,
+    page_of,
+    plural,
+    print_json,
+    print_table,
+    say_more,
+)
 
 if TYPE_CHECKING:
     from tokenmem.models import JSONObject, LLMCall
@@ -67,18 +75,14 @@ def calls(
     """
     with opened(url, schema) as database:
         found = database.store.calls(conversation_id, after=after, limit=limit + 1, newest_first=newest)
-    page = found[:limit]
-    if newest:
-        page.reverse()
-    has_more = len(found) > limit
+    page, has_more = page_of(found, limit, newest=newest)
     if as_json:
         print_json([call_record(call) for call in page])
     else:
         print_calls(page)
         print(f"\n{describe(page, 'shown' if has_more else '')}")
     if has_more:
-        options = f"--limit {limit * 10}" if newest else f"--after {page[-1].number}"
-        print(f"There are more: {options}", file=sys.stderr)
+        say_more(f"--limit {limit * 10}" if newest else f"--after {page[-1].number}")
 
 
 def call_record(call: LLMCall) -> JSONObject:

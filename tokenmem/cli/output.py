@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Control characters, line separators and the marks that reverse the direction of text: a terminal obeys
 # them, and stored messages are other people's.
@@ -125,3 +127,16 @@ def _shortened(text: str) -> str:
 def plural(number: int, noun: str) -> str:
     """A number and its noun."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def say_more(options: str) -> None:
+    """Tell, beside the result, that there is more, and which options show it."""
+    print(f"There are more: {escape(options)}", file=sys.stderr)
+
+
+def page_of(found: Sequence[T], limit: int, *, newest: bool) -> tuple[list[T], bool]:
+    """A page, the oldest first, and whether there is more, of one more than was asked for."""
+    page = list(found[:limit])
+    if newest:
+        page.reverse()
+    return page, len(found) > limit

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokenmem.cli.options import DEFAULT_URL, ConversationId, Json, Owner, Schema, Url, opened
-from tokenmem.cli.output import Column, escape, plural, print_json, print_table
+from tokenmem.cli.output import Column, page_of, plural, print_json, print_table, say_more
 
 if TYPE_CHECKING:
     from tokenmem.models import Conversation, JSONObject, Message, StartOn, Window
@@ -63,7 +62,7 @@ def list_conversations(
             ),
         )
     if len(found) > limit:
-        _say_more(f"--after {shlex.quote(page[-1].id)}")
+        say_more(f"--after {shlex.quote(page[-1].id)}")
 
 
 def show(
@@ -78,15 +77,13 @@ def show(
     """Show a conversation's messages."""
     with opened(url, schema) as database:
         found = database.store.messages(conversation_id, after=after, limit=limit + 1, newest_first=newest)
-    page = found[:limit]
-    if newest:
-        page.reverse()
+    page, has_more = page_of(found, limit, newest=newest)
     if as_json:
         print_json([message_record(message) for message in page])
     else:
         print_messages(page)
-    if len(found) > limit:
-        _say_more(f"--limit {limit * 10}" if newest else f"--after {page[-1].position}")
+    if has_more:
+        say_more(f"--limit {limit * 10}" if newest else f"--after {page[-1].position}")
 
 
 def window(
@@ -227,7 +224,3 @@ def window_record(conversation_id: str, window: Window) -> JSONObject:
         "omitted": window.omitted,
         "messages": [message_record(message) for message in window.messages],
     }
-
-
-def _say_more(options: str) -> None:
-    print(f"There are more: {escape(options)}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tokenmem.models import LLMCall, Message, Window
-from tokenmem.operations.rows import MESSAGE_COLUMNS, OWNED, messages_of, no_conversation, utc
+from tokenmem.operations.rows import MESSAGE_COLUMNS, NO_BOUND, OWNED, messages_of, no_conversation, utc
 from tokenmem.schema import Scope
 from tokenmem.statements import Statement
 
@@ -109,7 +109,7 @@ def page(
         "id": conversation_id,
         "owner": scope.owner,
         "after": after or 0,
-        "limit": 2**62 if limit is None else limit,
+        "limit": NO_BOUND if limit is None else limit,
         "seconds": LEASE,
     }
     rows = _PAGES[newest_first].fetch(connection, scope, request)

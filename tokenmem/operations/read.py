@@ -14,6 +14,7 @@ from tokenmem.models import Conversation, Message, Window
 from tokenmem.operations.rows import (
     CONVERSATION_COLUMNS,
     MESSAGE_COLUMNS,
+    NO_BOUND,
     OWNED,
     StoredRows,
     conversation_of,
@@ -76,7 +77,6 @@ WHERE c.id = :id AND {OWNED} AND m.kind = 'tool_call'
 LOOK_BACK = 100
 """Messages before a window among which the call of a late result is looked for."""
 
-_NO_POSITION = 2**62  # behind every position
 _POSITION = operator.attrgetter("position")
 _KIND, _COST, _IS_PINNED = map(operator.itemgetter, (2, 5, 6))  # of a row of MESSAGE_COLUMNS
 
@@ -292,8 +292,8 @@ def messages(
         "id": conversation_id,
         "owner": scope.owner,
         "after": after or 0,
-        "before": _NO_POSITION if before is None else before,
-        "limit": _NO_POSITION if limit is None else limit,
+        "before": NO_BOUND if before is None else before,
+        "limit": NO_BOUND if limit is None else limit,
     }
     rows = _PAGES[newest_first].fetch(connection, scope, request)
     if not rows:
@@ -316,7 +316,7 @@ def conversations(
     connection: sa.Connection, scope: Scope, after: str | None, limit: int | None
 ) -> list[Conversation]:
     """Conversations in the order of their ids, from behind `after`."""
-    request = {"owner": scope.owner, "after": after or "", "limit": _NO_POSITION if limit is None else limit}
+    request = {"owner": scope.owner, "after": after or "", "limit": NO_BOUND if limit is None else limit}
     statement = _ALL_CONVERSATIONS if scope.owner is None else _CONVERSATIONS_OF_OWNER
     return [conversation_of(row) for row in statement.fetch(connection, scope, request)]
 

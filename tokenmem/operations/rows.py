@@ -21,6 +21,9 @@ CONVERSATION_COLUMNS = """c.id, c.owner, c.title, c.metadata{as_text}, c.token_c
     c.last_position, c.message_count, c.total_tokens, c.created_at{in_utc}, c.updated_at{in_utc}"""
 OWNED = "(CAST(:owner AS text) IS NULL OR c.owner = :owner)"
 
+NO_BOUND = 2**62
+"""Above every position, number and count of rows: the limit where there is none."""
+
 _ORIGIN = datetime(2000, 1, 1)
 _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
