@@ -18,7 +18,7 @@ from benchmarks.floor import INSERT_MESSAGES
 from benchmarks.peers.tokenmem import CharacterCounter
 from benchmarks.results import Results
 from tokenmem import Message, Store
-from tokenmem.formats import ConversationLine
+from tokenmem.messages.json_lines import ConversationLine
 
 CONVERSATION_MESSAGES = 1_000
 AT_A_TIME = 10

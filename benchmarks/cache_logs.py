@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmem import TiktokenCounter
-from tokenmem.formats import parse_message, parse_messages
+from tokenmem.messages.parsing import parse_message, parse_messages
 
 JSONObject = dict[str, Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.cache_logs import COUNTER, JSONObject, Session
 from tokenmem import Store, Window, errors
-from tokenmem.encodings import load_encoding
+from tokenmem.counting.encodings import load_encoding
 
 ENCODING = COUNTER.name
 

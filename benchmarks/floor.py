@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from benchmarks.databases import Database
 from benchmarks.texts import Message
 from tokenmem import Store
+from tokenmem.database.schema import DEFAULT_SCHEMA
+from tokenmem.database.statements import render
 from tokenmem.operations.rows import MESSAGE_COLUMNS
-from tokenmem.schema import DEFAULT_SCHEMA, render
 
 RANGE = f"""
 SELECT {MESSAGE_COLUMNS} FROM {{messages}} m

@@ -15,8 +15,9 @@ from benchmarks.generated import COUNTER, fill, make_conversations, whole
 from benchmarks.results import Results
 from benchmarks.workload import LIMITS, Scale, append_exchanges, fill_as_it_comes, ids
 from tokenmem import Store
+from tokenmem.database.schema import DEFAULT_SCHEMA
+from tokenmem.database.statements import render
 from tokenmem.operations import read
-from tokenmem.schema import DEFAULT_SCHEMA, render
 
 REPETITIONS = 7
 WARM_UP = 20

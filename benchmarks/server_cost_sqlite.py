@@ -16,8 +16,8 @@ from benchmarks.generated import COUNTER
 from benchmarks.results import Results
 from benchmarks.workload import LIMITS, Scale, append_exchanges, fill_as_it_comes, ids
 from tokenmem import Store
+from tokenmem.database.statements import render
 from tokenmem.operations import read
-from tokenmem.schema import render
 
 FRAME_HEADER = 24
 """Bytes in front of each page in the write-ahead log (SQLite's file format, section 4.1)."""

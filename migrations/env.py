@@ -5,9 +5,10 @@ from typing import Any
 
 from alembic import context
 
-from tokenmem import migrate
-from tokenmem.engine import default_schema, open_engine, parse_url, use_write_ahead_log
-from tokenmem.schema import TABLES, VERSION_TABLE, tables
+from tokenmem.database import migrate
+from tokenmem.database.engine import default_schema, open_engine, use_write_ahead_log
+from tokenmem.database.schema import TABLES, VERSION_TABLE, tables
+from tokenmem.database.urls import parse_url
 
 config = context.config
 

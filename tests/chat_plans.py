@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tokenmem import Message
-from tokenmem.chat.answers import tool_calls_of
+from tokenmem.chat.apis.replies import tool_calls_of
+from tokenmem.messages.calls import answered_ids
 from tokenmem.testing import (
     Answer,
     Cut,
@@ -22,7 +23,6 @@ from tokenmem.testing import (
     ToolCallSpec,
 )
 from tokenmem.testing.replies import Reply
-from tokenmem.window import answered_ids
 
 _HEADER = "x-plan"
 WORDS = ("amber", "basin", "copper", "delta", "ember", "fjord", "grove", "harbor", "inlet", "juniper", "kelp")

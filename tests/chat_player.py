@@ -26,8 +26,8 @@ from tests.chat_plans import (
     told_by,
 )
 from tokenmem import AsyncChat, Chat, Message, Reply, errors
-from tokenmem.chat.answers import tool_calls_of
-from tokenmem.formats import parse_messages
+from tokenmem.chat.apis.replies import tool_calls_of
+from tokenmem.messages.parsing import parse_messages
 from tokenmem.testing import Answer, Cut, Failure, Stall
 from tokenmem.testing.replies import Reply as ScriptedReply
 

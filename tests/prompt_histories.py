@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tokenmem.chat.answers import part_of
-from tokenmem.chat.completions import ChatCompletions
+from tokenmem.chat.apis.completions import ChatCompletions
+from tokenmem.chat.apis.replies import part_of
+from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.prompt import no_result_for
-from tokenmem.chat.responses import Responses
-from tokenmem.formats import parse_messages
-from tokenmem.models import Message
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import parse_messages
 from tokenmem.testing import problems_in
 
 Dicts = list[dict[str, Any]]

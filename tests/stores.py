@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests.postgres import PostgresServer
 from tokenmem import AsyncStore, Message, Store
-from tokenmem.schema import render
+from tokenmem.database.statements import render
 
 VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
 TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")

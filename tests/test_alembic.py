@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tokenmem import Store, migrate
-from tokenmem.engine import default_schema, open_engine, parse_url
-from tokenmem.schema import TABLES, VERSION_TABLE, VIEWS
+from tokenmem import Store
+from tokenmem.database import migrate
+from tokenmem.database.engine import default_schema, open_engine
+from tokenmem.database.schema import TABLES, VERSION_TABLE, VIEWS
+from tokenmem.database.urls import parse_url
 
 ROOT = Path(__file__).parents[1]
 

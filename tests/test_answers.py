@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
-from tokenmem.chat.answers import merge, tool_calls_of
-from tokenmem.chat.completions import ChatCompletions, CompletionReader
-from tokenmem.chat.function import Function
-from tokenmem.models import PARTIAL
+from tokenmem.chat.apis.completions import ChatCompletions, CompletionReader
+from tokenmem.chat.apis.function import Function
+from tokenmem.chat.apis.replies import merge, tool_calls_of
+from tokenmem.messages.message import PARTIAL
 
 Dicts = list[dict[str, Any]]
 USAGE = {

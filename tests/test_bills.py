@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenmem.bills import Patches, Tiles, correction, family_of, prompt_tokens, request_tokens
-from tokenmem.models import Message
-from tokenmem.tokens import TiktokenCounter
+from tokenmem.counting.counters import TiktokenCounter
+from tokenmem.counting.model_rules import Patches, Tiles, correction, family_of, prompt_tokens, request_tokens
+from tokenmem.messages.message import Message
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data" / "provider-recordings.jsonl"
 O200K = TiktokenCounter("o200k_base")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.stores import Direct, Unit, texts
 from tokenmem import Store
-from tokenmem.schema import DEFAULT_SCHEMA
+from tokenmem.database.schema import DEFAULT_SCHEMA
 
 PROMPT = "INSERT INTO {}call_prompts (conversation_id, digest, instructions) VALUES ('{}', 'd', 'Be kind.')"
 CALL = (

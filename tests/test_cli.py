@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tests.commands import done, environment, on_terminal, only_line, process, run
 from tokenmem import Message, Store, __version__
-from tokenmem.migrate import head
+from tokenmem.database.migrate import head
 
 COMMANDS = [
     "calls",

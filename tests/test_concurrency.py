@@ -13,7 +13,8 @@ import pytest
 
 from tests.postgres import PostgresServer
 from tests.stores import Direct
-from tokenmem import Message, Store, errors, migrate
+from tokenmem import Message, Store, errors
+from tokenmem.database import migrate
 
 SPAWN = multiprocessing.get_context("spawn")
 EXCHANGES = int(os.environ.get("TOKENMEM_TEST_EXCHANGES", "12"))  # 200 is what the project promises

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenmem.counting import media, message_costs
 
-from tokenmem import costs
-from tokenmem.models import Message
-from tokenmem.tokens import TiktokenCounter
+from tokenmem.counting.counters import TiktokenCounter
+from tokenmem.messages.message import Message
 
 O200K = TiktokenCounter("o200k_base")
 
@@ -75,15 +75,15 @@ class TestOtherParts:
         ],
     )
     def test_images_cost_openai_s_formula(self, width: int, height: int, tokens: int) -> None:
-        assert costs.image_tokens(width, height) == costs.image_tokens(height, width) == tokens
+        assert media.image_tokens(width, height) == media.image_tokens(height, width) == tokens
 
     @given(st.integers(1, 10**5), st.integers(1, 10**5))
     def test_no_image_costs_more_than_the_maximum(self, width: int, height: int) -> None:
-        assert 255 <= costs.image_tokens(width, height) <= 1445
+        assert 255 <= media.image_tokens(width, height) <= 1445
 
     @pytest.mark.parametrize("image", FORMATS)
     def test_sizes_are_read_from_data_urls(self, image: Callable[[int, int], bytes]) -> None:
-        assert costs.image_size(image(700, 300)) == (700, 300)
+        assert media.image_size(image(700, 300)) == (700, 300)
         url = _data_url(image(700, 300) + bytes(10**6))
         assert _part_cost({"type": "image_url", "image_url": {"url": url}}) == 85 + 2 * 170
         assert _part_cost({"type": "input_image", "image_url": url}) == 85 + 2 * 170
@@ -104,7 +104,7 @@ class TestOtherParts:
         for position in data.draw(st.lists(st.integers(0, 59), max_size=5)):
             if position < len(broken):
                 broken[position] = data.draw(st.integers(0, 255))
-        size = costs.image_size(bytes(broken))
+        size = media.image_size(bytes(broken))
         assert size is None or min(size) > 0
 
     def test_audio_costs_ten_tokens_a_second(self) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.commands import Answer, done, on_terminal, process, run
 from tokenmem import Store
-from tokenmem.cli.demo import CONVERSATION, TOKEN_LIMIT
-from tokenmem.cli.journey import TOWN_FORGOTTEN
+from tokenmem.cli.demo.command import CONVERSATION, TOKEN_LIMIT
+from tokenmem.cli.demo.journey import TOWN_FORGOTTEN
 
 SENT = re.compile(
     r"^  sent +[◆■·]+  (\d+) of (\d+) tokens: messages? 1(?: to (\d+)| and (\d+) to (\d+))?$", re.M

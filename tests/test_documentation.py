@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenmem.engine import open_engine
+from tokenmem.database.engine import open_engine
 from tokenmem.store import Store
 from tokenmem.testing import Answer, ModelServer, Request
 

@@ -21,9 +21,9 @@ import tiktoken_ext.openai_public as public  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenmem import encodings
+from tokenmem.counting import encodings
+from tokenmem.counting.counters import TiktokenCounter
 from tokenmem.errors import UnknownTokenCounter
-from tokenmem.tokens import TiktokenCounter
 
 SHIPPED = ("cl100k_base", "o200k_base")
 O200K = TiktokenCounter("o200k_base")

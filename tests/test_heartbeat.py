@@ -10,7 +10,7 @@ from tests.stores import Direct, Stores
 from tokenmem import AsyncChat, AsyncStore, Chat, Store
 from tokenmem.chat import heartbeat, runners
 from tokenmem.chat.heartbeat import Heart
-from tokenmem.steps import Write
+from tokenmem.execution.effects import Write
 
 
 class Counting:

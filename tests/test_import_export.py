@@ -18,7 +18,8 @@ from tests.commands import Answer, done, environment, only_line, run
 from tests.stores import Unit, texts
 from tokenmem import Message, Store
 from tokenmem.cli import exporting
-from tokenmem.formats import ConversationLine, digest, parse_line, render_line
+from tokenmem.messages.json_lines import ConversationLine, parse_line, render_line
+from tokenmem.messages.parsing import digest
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HI = {"role": "user", "content": "hi"}

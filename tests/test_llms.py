@@ -13,7 +13,7 @@ import pytest
 
 from tokenmem import ConversationChain, ConversationTokenBufferMemory, OpenAIChat, OpenAICompletion, Store
 from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.llms import ask, ask_async, check_llm
+from tokenmem.langchain.llms import ask, ask_async, check_llm
 from tokenmem.testing import Answer, Failure, ModelServer, RawReply, Reply
 
 MODELS = [OpenAICompletion, OpenAIChat]

@@ -11,9 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.postgres import driver_url
-from tokenmem import Store, migrate
-from tokenmem.engine import default_schema, open_engine
-from tokenmem.schema import VIEWS
+from tokenmem import Store
+from tokenmem.database import migrate
+from tokenmem.database.engine import default_schema, open_engine
+from tokenmem.database.schema import VIEWS
 
 BEFORE, AFTER = "tokenmem_0001", "tokenmem_0002"
 

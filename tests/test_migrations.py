@@ -16,9 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 from tests.postgres import PostgresServer, driver_url
-from tokenmem import AsyncStore, Store, errors, migrate
-from tokenmem.engine import default_schema, open_engine, parse_url
-from tokenmem.schema import TABLES, VERSION_TABLE, tables
+from tokenmem import AsyncStore, Store, errors
+from tokenmem.database import migrate
+from tokenmem.database.engine import default_schema, open_engine
+from tokenmem.database.schema import TABLES, VERSION_TABLE, tables
+from tokenmem.database.urls import parse_url
 
 VIEWS = {
     "conversation_overview",

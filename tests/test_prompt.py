@@ -24,11 +24,11 @@ from tests.prompt_histories import (
     stored,
     valid_histories,
 )
-from tokenmem.chat.conversions import has_chat_form, has_item_form
 from tokenmem.chat.prompt import NO_RESULT, calls_beside, unanswered
 from tokenmem.errors import InvalidMessage
-from tokenmem.models import Message
-from tokenmem.window import answered_ids, call_ids
+from tokenmem.messages.calls import answered_ids, call_ids
+from tokenmem.messages.conversions import has_chat_form, has_item_form
+from tokenmem.messages.message import Message
 
 BOTH = pytest.mark.parametrize("api", APIS, ids=["chat", "responses"])
 

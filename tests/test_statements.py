@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from tests.postgres import driver_url
 from tests.stores import Unit, texts
 from tokenmem import Appended, Store, errors
-from tokenmem.formats import ConversationLine
+from tokenmem.messages.json_lines import ConversationLine
 
 
 @pytest.fixture

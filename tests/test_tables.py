@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tests.postgres import driver_url
 from tokenmem import Store
-from tokenmem.engine import open_engine
+from tokenmem.database.engine import open_engine
 
 CHANGING = {
     "title",

@@ -11,11 +11,17 @@ from urllib.parse import quote
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenmem.counting import media, message_costs
 
-from tokenmem import costs
+from tokenmem.counting.counters import (
+    DEFAULT_COUNTER,
+    TiktokenCounter,
+    TokenCounter,
+    TranscriptCounter,
+    counter_named,
+)
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
-from tokenmem.models import Message
-from tokenmem.tokens import DEFAULT_COUNTER, TiktokenCounter, TokenCounter, TranscriptCounter, counter_named
+from tokenmem.messages.message import Message
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data" / "provider-recordings.jsonl"
 O200K = TiktokenCounter("o200k_base")
@@ -108,7 +114,7 @@ class TestChatMessages:
     def test_an_odd_payload_never_raises(self, data: st.DataObject) -> None:
         names = st.sampled_from(ODD_KEYS)
         kinds = st.sampled_from(
-            [*costs._PARTS, "function_call", "data:image/png;base64,iVBORw0KGgo", "data:,"]
+            [*message_costs._PARTS, "function_call", "data:image/png;base64,iVBORw0KGgo", "data:,"]
         )
         leaf = st.none() | st.booleans() | st.integers() | st.floats() | kinds | st.text(max_size=9)
         odd = st.recursive(leaf, lambda v: st.lists(v, max_size=3) | st.dictionaries(names, v, max_size=4))

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tokenmem import Message, Store
-from tokenmem.engine import open_engine
+from tokenmem.database.engine import open_engine
 
 Item = tuple[str, str, str | None, dict[str, Any]]
 """A row's role, kind, content and payload."""

@@ -11,13 +11,13 @@ from openai.types.chat import ChatCompletion
 from openai.types.responses import Response, ResponseTextDeltaEvent
 
 from tests.test_answers import COUNTS, TWO, USAGE, called
-from tokenmem.chat.answers import scrubbed, tool_calls_of
-from tokenmem.chat.completions import ChatCompletions
-from tokenmem.chat.function import Function
-from tokenmem.chat.responses import ResponseReader, Responses
-from tokenmem.chat.results import text_of
+from tokenmem.chat.apis.completions import ChatCompletions
+from tokenmem.chat.apis.function import Function
+from tokenmem.chat.apis.replies import scrubbed, tool_calls_of
+from tokenmem.chat.apis.responses import ResponseReader, Responses
+from tokenmem.chat.tools import text_of
 from tokenmem.errors import ModelError
-from tokenmem.models import PARTIAL
+from tokenmem.messages.message import PARTIAL
 
 Dicts = list[dict[str, Any]]
 

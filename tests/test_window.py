@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.reference import Reference, allowed_starts, dependencies, is_valid
 from tests.stores import positions
 from tokenmem import Message, Store, Window, errors
-from tokenmem.window import Before, call_ids, calls_to_look_for, choose_start, step_starts, stepped_budget
+from tokenmem.edges import Before, calls_to_look_for, choose_start, step_starts, stepped_budget
+from tokenmem.messages.calls import call_ids
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LIMITS = (50, 200, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.stores import Unit, texts
 from tokenmem import AsyncStore, Store
-from tokenmem.worker import Worker
+from tokenmem.execution.worker import Worker
 
 
 def awaited(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

@@ -8,22 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenmem import errors
     from tokenmem.async_store import AsyncStore
-    from tokenmem.chain import ConversationChain
     from tokenmem.chat import AsyncChat, Chat
-    from tokenmem.llms import OpenAIChat, OpenAICompletion
-    from tokenmem.memory import ConversationTokenBufferMemory
-    from tokenmem.models import (
-        Appended,
-        Conversation,
-        LLMCall,
-        Message,
-        Problem,
-        Reply,
-        ToolCall,
-        Window,
-    )
+    from tokenmem.counting.counters import TiktokenCounter, TokenCounter, TranscriptCounter
+    from tokenmem.langchain.chain import ConversationChain
+    from tokenmem.langchain.llms import OpenAIChat, OpenAICompletion
+    from tokenmem.langchain.memory import ConversationTokenBufferMemory
+    from tokenmem.messages.calls import ToolCall
+    from tokenmem.messages.message import Message
+    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Reply, Window
     from tokenmem.store import Store
-    from tokenmem.tokens import TiktokenCounter, TokenCounter, TranscriptCounter
 
 __version__ = "0.1.0"
 
@@ -34,19 +27,19 @@ _MODULES = {
     "AsyncStore": "async_store",
     "Chat": "chat",
     "Conversation": "models",
-    "ConversationChain": "chain",
-    "ConversationTokenBufferMemory": "memory",
+    "ConversationChain": "langchain.chain",
+    "ConversationTokenBufferMemory": "langchain.memory",
     "LLMCall": "models",
-    "Message": "models",
-    "OpenAIChat": "llms",
-    "OpenAICompletion": "llms",
+    "Message": "messages.message",
+    "OpenAIChat": "langchain.llms",
+    "OpenAICompletion": "langchain.llms",
     "Problem": "models",
     "Reply": "models",
     "Store": "store",
-    "TiktokenCounter": "tokens",
-    "TokenCounter": "tokens",
-    "ToolCall": "models",
-    "TranscriptCounter": "tokens",
+    "TiktokenCounter": "counting.counters",
+    "TokenCounter": "counting.counters",
+    "ToolCall": "messages.calls",
+    "TranscriptCounter": "counting.counters",
     "Window": "models",
     "errors": "",
 }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, get_args
 
+from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.formats import check_json, check_text
-from tokenmem.models import JSONObject, StartOn
+from tokenmem.messages.values import JSONObject, check_json, check_text
 
 LONGEST_ID = 255
 """Characters of a conversation's id, an owner, a title's or an idempotency key's name."""

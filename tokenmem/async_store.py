@@ -10,13 +10,14 @@ from typing import Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tokenmem.async_engine import async_single_statement_engine, open_async_engine
-from tokenmem.engine import default_schema, shown, single_statement_engine
-from tokenmem.formats import ConversationLine, MessageLike
-from tokenmem.models import Appended, Conversation, JSONObject, LLMCall, Message, Problem, StartOn, Window
-from tokenmem.operations.retention import Purged
-from tokenmem.procedures import Procedures, resolve_counter
-from tokenmem.runners import (
+from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
+from tokenmem.database.async_engine import async_single_statement_engine, open_async_engine
+from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
+from tokenmem.database.statements import Scope
+from tokenmem.database.urls import default_url, shown
+from tokenmem.edges import StartOn
+from tokenmem.execution.effects import Procedure
+from tokenmem.execution.runners import (
     AsyncBoundRunner,
     AsyncRunner,
     EngineRunner,
@@ -24,10 +25,13 @@ from tokenmem.runners import (
     ThreadRunner,
     run_async,
 )
-from tokenmem.schema import Scope
-from tokenmem.steps import Procedure
-from tokenmem.store import check_connection, default_url
-from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
+from tokenmem.messages.json_lines import ConversationLine
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import MessageLike
+from tokenmem.messages.values import JSONObject
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
+from tokenmem.operations.purge import Purged
+from tokenmem.procedures import Procedures, resolve_counter
 
 T = TypeVar("T")
 

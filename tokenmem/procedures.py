@@ -14,7 +14,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from tokenmem import migrate
 from tokenmem.arguments import (
     STARTS,
     checked_age,
@@ -26,17 +25,21 @@ from tokenmem.arguments import (
     optional_name,
     optional_number,
 )
-from tokenmem.engine import use_write_ahead_log
+from tokenmem.counting.counters import TokenCounter, counter_named
+from tokenmem.database import migrate
+from tokenmem.database.engine import use_write_ahead_log
+from tokenmem.database.statements import Scope
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
-from tokenmem.formats import ConversationLine, MessageLike, digest, parse_message, parse_messages
-from tokenmem.models import Appended, Conversation, JSONObject, LLMCall, Message, Problem, Window
-from tokenmem.operations import append, calls, change, create, insert, read, recount, retention, verify
+from tokenmem.execution.effects import Count, Procedure, Read, Write, attempted
+from tokenmem.messages.json_lines import ConversationLine
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
+from tokenmem.messages.values import JSONObject
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
+from tokenmem.operations import append, bulk_create, calls, change, insert, purge, read, recount, verify
+from tokenmem.operations.purge import Purged
 from tokenmem.operations.recount import CountedPage
-from tokenmem.operations.retention import Purged
 from tokenmem.operations.rows import read_conversation
-from tokenmem.schema import Scope
-from tokenmem.steps import Count, Procedure, Read, Write, attempted
-from tokenmem.tokens import TokenCounter, counter_named
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -135,7 +138,7 @@ class Procedures:
         for each in conversations:
             if not isinstance(each, ConversationLine):
                 raise InvalidArgument(
-                    f"a conversation is a {type(each).__name__}; pass what formats.parse_line returns"
+                    f"a conversation is a {type(each).__name__}; pass what tokenmem.messages.parse_line returns"
                 )
             parsed = parse_messages(each.messages)
             named = counter or each.token_counter
@@ -154,7 +157,7 @@ class Procedures:
                     digest=digest(parsed) if key else "",
                 )
             )
-        stored: list[Appended | None] = yield from attempted(self.write(create.create, drafts))
+        stored: list[Appended | None] = yield from attempted(self.write(bulk_create.bulk_create, drafts))
         return stored
 
     def window(
@@ -299,7 +302,7 @@ class Procedures:
         checked_age(older_than)
         total, after = Purged(0, 0), ""
         while True:
-            step = yield from attempted(self.write(retention.purge, older_than, after, dry_run))
+            step = yield from attempted(self.write(purge.purge, older_than, after, dry_run))
             total = Purged(
                 total.conversations + step.purged.conversations, total.messages + step.purged.messages
             )

@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import sqlalchemy as sa
 
-from tokenmem.engine import (
-    check_dialect,
+from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
+from tokenmem.database.engine import (
+    check_connection,
     default_schema,
     open_engine,
-    shown,
     single_statement_engine,
 )
-from tokenmem.errors import InvalidArgument
-from tokenmem.formats import ConversationLine, MessageLike
-from tokenmem.models import Appended, Conversation, JSONObject, LLMCall, Message, Problem, StartOn, Window
-from tokenmem.operations.retention import Purged
+from tokenmem.database.statements import Scope
+from tokenmem.database.urls import default_url, shown
+from tokenmem.edges import StartOn
+from tokenmem.execution.effects import Procedure
+from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner, run
+from tokenmem.messages.json_lines import ConversationLine
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import MessageLike
+from tokenmem.messages.values import JSONObject
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
+from tokenmem.operations.purge import Purged
 from tokenmem.procedures import Procedures, resolve_counter
-from tokenmem.runners import (
-    BoundRunner,
-    EngineRunner,
-    Runner,
-    run,
-)
-from tokenmem.schema import Scope
-from tokenmem.steps import Procedure
-from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
 
 T = TypeVar("T")
-
-DEFAULT_URL = "sqlite:///tokenmem.db"
-
-
-def default_url() -> str:
-    """The database where none is named: TOKENMEM_URL, else a file in the working directory."""
-    return os.environ.get("TOKENMEM_URL") or DEFAULT_URL
-
-
-def check_connection(connection: Any, kind: type[Any], engine: sa.Engine) -> None:
-    """Check that a connection to bind to is of the store's colour and database.
-
-    Raises:
-        InvalidArgument: it is not.
-    """
-    if not isinstance(connection, kind):
-        raise InvalidArgument(f"connection is a {type(connection).__name__}; pass a {kind.__name__}")
-    check_dialect(connection.engine)
-    if connection.dialect.name != engine.dialect.name:
-        raise InvalidArgument(
-            f"a {connection.dialect.name} connection, but {engine.dialect.name} in the store"
-        )
 
 
 class Store:
@@ -147,7 +122,7 @@ class Store:
         """Store whole conversations whose ids are new, all of them or, after an error, none.
 
         In one transaction, and several times as fast a message as `append`; some thousand messages at a time
-        are a good measure. `tokenmem.formats.parse_line` makes conversations of lines of JSON.
+        are a good measure. `tokenmem.messages.parse_line` makes conversations of lines of JSON.
 
         Args:
             conversations: what to store.

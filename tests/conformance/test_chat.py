@@ -10,7 +10,7 @@ import pytest
 
 from tests.stores import Direct, Stores
 from tokenmem import AsyncChat, Chat, Message, Reply, Store, errors
-from tokenmem.bills import prompt_tokens
+from tokenmem.counting.model_rules import prompt_tokens
 from tokenmem.testing import Answer, Cut, Failure, ModelServer, Request, Stall, StreamError
 
 TOOLS = [

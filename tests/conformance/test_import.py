@@ -8,7 +8,8 @@ import pytest
 
 from tests.stores import Direct, One, Stores, Unit, texts
 from tokenmem import Appended, Message, Store, errors
-from tokenmem.formats import ConversationLine, parse_messages
+from tokenmem.messages.json_lines import ConversationLine
+from tokenmem.messages.parsing import parse_messages
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"a": "\\\\n\\t"}'}}
 ODD: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ import pytest
 
 from tests.stores import Direct, Stores, Unit, texts
 from tokenmem import AsyncStore, Store, errors
-from tokenmem.formats import ConversationLine
+from tokenmem.messages.json_lines import ConversationLine
 
 # Every public method that takes a conversation's id, and how it is called on another owner's.
 METHODS: dict[str, Callable[[Store, str], Any]] = {

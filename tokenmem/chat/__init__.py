@@ -1,6 +1,6 @@
 """A model around a conversation: the window before every call, and a record of what the model saw."""
 
-from tokenmem.chat.asynchronous import AsyncChat
-from tokenmem.chat.sync import Chat
+from tokenmem.chat.async_chat import AsyncChat
+from tokenmem.chat.chat import Chat
 
 __all__ = ["AsyncChat", "Chat"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenmem.chat.results import Results, result_messages
+from tokenmem.chat.tools import Results, result_messages
 from tokenmem.chat.turn import Asked
-from tokenmem.formats import MessageLike, parse_messages
-from tokenmem.models import JSONObject, Message
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import MessageLike, parse_messages
+from tokenmem.messages.values import JSONObject
 
 UserMessage = str | Sequence[JSONObject] | MessageLike
 """What a user says: a text, content parts, or a whole message."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.chat.clients import opened
-from tokenmem.chat.results import ResultTurns
 from tokenmem.chat.settings import API, Oversized, Stride, settings_of
+from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
 from tokenmem.store import Store
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenmem.callables import is_async as is_async_function
 from tokenmem.errors import InvalidArgument
-from tokenmem.llms import is_async as is_async_function
 
 
 def opened(client: Any, *, is_async: bool) -> Any:

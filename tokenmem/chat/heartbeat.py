@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tokenmem.runners import Runner
-from tokenmem.steps import Write
+from tokenmem.execution.effects import Write
+from tokenmem.execution.runners import Runner
 
 BEAT = 5.0
 """Seconds between two signs of life of a call: a third of `operations.calls.LEASE`."""

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from tokenmem.chat.conversions import LOCAL_SHELL, is_item, output_item, says_in_parts
-from tokenmem.models import Message
-from tokenmem.window import answered_ids, call_ids
+from tokenmem.messages.calls import answered_ids, call_ids
+from tokenmem.messages.conversions import LOCAL_SHELL, is_item, output_item, says_in_parts
+from tokenmem.messages.message import Message
 
 NO_RESULT = "[no result: this tool call was not answered]"
 """What the model reads as the result of a call that was never answered."""

@@ -10,12 +10,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tokenmem.callables import is_async, is_left_unawaited
+from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
 from tokenmem.chat.heartbeat import BEAT, Call, heart
-from tokenmem.chat.steps import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
 from tokenmem.errors import InvalidArgument
-from tokenmem.llms import is_async, is_left_unawaited
-from tokenmem.runners import AsyncRunner, Runner
-from tokenmem.steps import Count, Step, Write
+from tokenmem.execution.effects import Count, Step, Write
+from tokenmem.execution.runners import AsyncRunner, Runner
 
 T = TypeVar("T")
 

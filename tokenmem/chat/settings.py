@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tokenmem.arguments import checked_choice, checked_name, checked_number
-from tokenmem.bills import prompt_tokens, request_tokens
-from tokenmem.chat.answers import Answer
-from tokenmem.chat.completions import ChatCompletions
-from tokenmem.chat.function import Function
+from tokenmem.chat.apis.completions import ChatCompletions
+from tokenmem.chat.apis.function import Function
+from tokenmem.chat.apis.replies import Answer
+from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.prompt import NO_RESULT, NoResult
-from tokenmem.chat.responses import Responses
+from tokenmem.counting.counters import TiktokenCounter, TokenCounter
+from tokenmem.counting.model_rules import prompt_tokens, request_tokens
+from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage, UnknownTokenCounter
-from tokenmem.formats import check_json, check_text, dump_json
-from tokenmem.models import JSONObject, Message, StartOn
-from tokenmem.tokens import TiktokenCounter, TokenCounter
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject, check_json, check_text, dump_json
 
 
 class ModelAPI(Protocol):

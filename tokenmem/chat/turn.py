@@ -15,21 +15,22 @@ from time import perf_counter
 from typing import Any
 
 from tokenmem.arguments import checked_name, optional_name
-from tokenmem.chat.answers import Answer, main_message, request_id_of, tool_calls_of
-from tokenmem.chat.sent import prompt_of
+from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
+from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause
+from tokenmem.chat.pricing import prompt_of
 from tokenmem.chat.settings import Settings, check_options, option_tokens
-from tokenmem.chat.steps import END, Ask, Close, KeepAlive, Next, Pause
+from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError, WindowTooSmall
-from tokenmem.formats import digest
-from tokenmem.models import Message, Reply, Window
+from tokenmem.execution.effects import Deliver, Procedure, Write, attempted
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import digest
+from tokenmem.models import Reply, Window
 from tokenmem.operations import begin_call, calls, end_call
 from tokenmem.operations.append import Draft
 from tokenmem.operations.begin_call import Begun, Opening, Running
 from tokenmem.operations.calls import Answered
 from tokenmem.operations.end_call import Ended, Outcome
 from tokenmem.procedures import Procedures
-from tokenmem.steps import Deliver, Procedure, Write, attempted
-from tokenmem.tokens import DEFAULT_COUNTER, TokenCounter
 
 _RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds between tries to store a reply while the database cannot be reached: a failover takes as long."""

@@ -11,15 +11,16 @@ from typing import Annotated
 import typer
 
 from tokenmem import __version__
-from tokenmem.cli import calls, chatting, demo, migrations, reading, transfer, upkeep
+from tokenmem.cli import calls, chat, conversations, db, transfer, upkeep
+from tokenmem.cli.demo import command as demo
 from tokenmem.cli.group import help_without_command, new_group
 
 app = new_group(
     "Conversation history for LLM applications, in your own SQL database.",
     epilog="Begin with: tokenmem demo",
 )
-app.add_typer(migrations.group, name="db")
-for _commands in (demo, transfer, reading, calls, chatting, upkeep):
+app.add_typer(db.group, name="db")
+for _commands in (demo, transfer, conversations, calls, chat, upkeep):
     _commands.register(app)
 
 

@@ -21,7 +21,8 @@ from tokenmem.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from tokenmem.models import JSONObject, LLMCall
+    from tokenmem.messages.values import JSONObject
+    from tokenmem.models import LLMCall
 
 COLUMNS = [
     Column("call", number=True),

@@ -14,8 +14,9 @@ from typing import IO
 from tokenmem.cli.output import complain, is_terminal, safe_json
 from tokenmem.cli.upkeep import every_conversation
 from tokenmem.errors import ConversationNotFound
-from tokenmem.formats import ConversationLine, render_pieces
-from tokenmem.models import Conversation, Message
+from tokenmem.messages.json_lines import ConversationLine, render_pieces
+from tokenmem.messages.message import Message
+from tokenmem.models import Conversation
 from tokenmem.store import Store
 
 Write = Callable[[str], None]

@@ -26,8 +26,10 @@ from tokenmem.errors import (
     PositionConflict,
     UnknownTokenCounter,
 )
-from tokenmem.formats import ConversationLine, digest, parse_line
-from tokenmem.models import Appended, JSONObject
+from tokenmem.messages.json_lines import ConversationLine, parse_line
+from tokenmem.messages.parsing import digest
+from tokenmem.messages.values import JSONObject
+from tokenmem.models import Appended
 from tokenmem.store import Store
 
 KEY = "import"

@@ -59,10 +59,11 @@ def opened(
         create: whether a SQLite file may come into being; else opening one by a wrong name would leave an
             empty file behind.
     """
-    from tokenmem.engine import default_schema, parse_url, shown
+    from tokenmem.counting.counters import DEFAULT_COUNTER
+    from tokenmem.database.engine import default_schema
+    from tokenmem.database.urls import parse_url, shown
     from tokenmem.errors import InvalidArgument
     from tokenmem.store import Store
-    from tokenmem.tokens import DEFAULT_COUNTER
 
     try:
         parsed = parse_url(url)

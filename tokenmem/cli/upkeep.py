@@ -57,9 +57,9 @@ def verify(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False)
 
 def count_conversations(database: Database) -> int:
     """How many conversations the database holds."""
-    from tokenmem.engine import translated_errors
+    from tokenmem.database.driver_errors import translated_errors
+    from tokenmem.database.statements import Scope
     from tokenmem.operations import read
-    from tokenmem.schema import Scope
 
     with translated_errors(database.engine.url), database.engine.connect() as connection:
         return read.count_conversations(connection, Scope(database.schema))
@@ -150,7 +150,7 @@ def recount(
     """
     if (conversation_id is None) == (not all_of_them):
         raise typer.BadParameter("name one conversation, or say --all", param_hint="ID")
-    from tokenmem.tokens import counter_named
+    from tokenmem.counting.counters import counter_named
 
     name = counter_named(counter).name
     with opened(url, schema) as database:

@@ -9,14 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from tokenmem.engine import TryAgain
+from tokenmem.database.driver_errors import TryAgain
+from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
-from tokenmem.formats import dump_json
-from tokenmem.models import Appended, JSONObject, Message
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject, dump_json
+from tokenmem.models import Appended
 from tokenmem.operations import insert
 from tokenmem.operations.rows import no_conversation
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)

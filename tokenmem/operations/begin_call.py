@@ -11,14 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, WindowTooSmall
-from tokenmem.models import StartOn, Window
+from tokenmem.models import Window
 from tokenmem.operations import append, read
 from tokenmem.operations.append import Draft, OtherCounter
 from tokenmem.operations.calls import CALL_COLUMNS, DIED, LEASE, UNFINISHED, Answered, call_of, reply_of
 from tokenmem.operations.rows import OWNED, lock_conversation
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 _FITTING = 14
 """Windows that are tried where what is sent costs more than what is stored: a bisection of the limit."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.models import LLMCall, Message, Window
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.messages.message import Message
+from tokenmem.models import LLMCall, Window
 from tokenmem.operations.rows import MESSAGE_COLUMNS, NO_BOUND, OWNED, messages_of, no_conversation, utc
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 UNFINISHED = "not ended: the call is running, or its process died"
 """What stands as the error of a call until it ends."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationNotFound, InvalidArgument, InvalidMessage
-from tokenmem.formats import dump_json
-from tokenmem.models import Conversation, JSONObject, Message
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject, dump_json
+from tokenmem.models import Conversation
 from tokenmem.operations.append import OtherCounter
 from tokenmem.operations.rows import (
     MESSAGE_COLUMNS,
@@ -20,8 +22,6 @@ from tokenmem.operations.rows import (
     read_conversation,
     values_of,
 )
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 _AT = Statement(f"""
 SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE m.conversation_id = :id AND m.position = :position

@@ -7,13 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tokenmem.database.statements import Scope, Statement
 from tokenmem.models import Appended, LLMCall
 from tokenmem.operations import append, insert
 from tokenmem.operations.append import Draft, OtherCounter
 from tokenmem.operations.calls import CALL_COLUMNS, Answered, call_of, reply_of
 from tokenmem.operations.rows import no_conversation
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)

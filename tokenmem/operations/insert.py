@@ -8,11 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.formats import dump_json
-from tokenmem.models import Message
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import dump_json
 from tokenmem.operations.rows import values_of
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 FEW = 4
 """Messages up to which each value is a parameter of its own. A user's message and a reply are few.

@@ -9,8 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.edges import NOTHING, Before, calls_to_look_for, choose_start, newest_start, stepped_budget
 from tokenmem.errors import WindowTooSmall
-from tokenmem.models import Conversation, Message, Window
+from tokenmem.messages.calls import call_ids
+from tokenmem.messages.message import Message
+from tokenmem.models import Conversation, Window
 from tokenmem.operations.rows import (
     CONVERSATION_COLUMNS,
     MESSAGE_COLUMNS,
@@ -20,17 +24,6 @@ from tokenmem.operations.rows import (
     conversation_of,
     messages_of,
     no_conversation,
-)
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
-from tokenmem.window import (
-    NOTHING,
-    Before,
-    call_ids,
-    calls_to_look_for,
-    choose_start,
-    newest_start,
-    stepped_budget,
 )
 
 # Walk the primary key backwards to the first message that no longer fits, then read the range above it.

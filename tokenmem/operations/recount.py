@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tokenmem.formats import dump_json
-from tokenmem.models import Message
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import dump_json
 from tokenmem.operations.read import messages
 from tokenmem.operations.rows import lock_conversation
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 PAGE = 1000
 """Messages held in memory at a time."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationNotFound
-from tokenmem.formats import dump_json, load_json
-from tokenmem.models import Conversation, JSONObject, Message, MessageFields, provider_message
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
+from tokenmem.messages.message import Message, MessageFields, provider_message
+from tokenmem.messages.values import JSONObject, dump_json, load_json
+from tokenmem.models import Conversation
 
 MESSAGE_COLUMNS = """m.position, m.role, m.kind, m.content, m.payload{as_text},
     m.token_count, m.pinned, m.created_at{in_utc}"""

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from tokenmem.database.statements import Scope, Statement
 from tokenmem.models import Problem
 from tokenmem.operations.rows import OWNED
-from tokenmem.schema import Scope
-from tokenmem.statements import Statement
 
 BATCH = 1000
 """Conversations that one statement looks at, at most."""

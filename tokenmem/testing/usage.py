@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tokenmem.bills import prompt_tokens
-from tokenmem.encodings import load_encoding
+from tokenmem.counting.counters import TiktokenCounter
+from tokenmem.counting.encodings import load_encoding
+from tokenmem.counting.model_rules import prompt_tokens
 from tokenmem.errors import InvalidMessage
 from tokenmem.testing.replies import Answer, Request
-from tokenmem.tokens import TiktokenCounter
 
 _COUNTER = TiktokenCounter()
 # OpenAI, "Prompt caching": prompts of 1,024 tokens or more, and hits in steps of 128.

@@ -1,0 +1,264 @@
+"""What a model's reply is, whatever API it came by, and how its pieces become one."""
+
+from __future__ import annotations
+
+import copy
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tokenmem.messages.calls import ToolCall, answered_ids
+from tokenmem.messages.message import PARTIAL, Message
+from tokenmem.messages.parsing import parse_message
+from tokenmem.messages.values import JSONObject, check_text, dump_json
+
+_WHOLE = frozenset({"id", "type", "role", "name", "format"})
+"""What a stream sends whole, some servers with every piece, or empty with every later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply, or the part of one that has arrived.
+
+    Attributes:
+        messages: what to store, in order; empty where nothing has arrived.
+        text: what it says.
+        finish_reason: why the model stopped; None while it has not.
+        usage: the provider's counts, by the names of `operations.end_call.Outcome`.
+        request_id: the provider's id of the request.
+    """
+
+    messages: Sequence[Message] = ()
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Mapping[str, int | None] = field(default_factory=dict)
+    request_id: str | None = None
+
+
+def plain(value: Any) -> Any:
+    """The JSON value of what the openai package returns; a dict is one already."""
+    dump = getattr(value, "to_dict", None)
+    if callable(dump):
+        return dump(mode="json", warnings=False)
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json", exclude_unset=True) if callable(dump) else value
+
+
+def request_id_of(response: Any) -> str | None:
+    """The provider's id of a request: of a reply, a stream or an error."""
+    found = getattr(response, "_request_id", None) or getattr(response, "request_id", None)
+    if found is None:
+        headers = getattr(getattr(response, "response", None), "headers", None)
+        found = headers.get("x-request-id") if headers is not None else None
+    return found if isinstance(found, str) and storable(found) else None
+
+
+def usage_of(usage: Any, given: str, told: str) -> dict[str, int | None]:
+    """The provider's counts, in tokens.
+
+    Args:
+        usage: the usage object, or None.
+        given: what the API calls the prompt ("prompt" or "input").
+        told: what it calls the reply ("completion" or "output").
+    """
+    usage = usage if isinstance(usage, Mapping) else {}
+    return {
+        "input_tokens": _count(usage.get(f"{given}_tokens")),
+        "cached_tokens": _count(_inside(usage, f"{given}_tokens_details", "cached_tokens")),
+        "output_tokens": _count(usage.get(f"{told}_tokens")),
+        "reasoning_tokens": _count(_inside(usage, f"{told}_tokens_details", "reasoning_tokens")),
+    }
+
+
+def _inside(usage: Mapping[str, Any], name: str, key: str) -> Any:
+    details = usage.get(name)
+    return details.get(key) if isinstance(details, Mapping) else None
+
+
+def _count(value: Any) -> int | None:
+    """A whole number that an integer column holds."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+
+
+def part_of(message: JSONObject, rest: JSONObject) -> Message:
+    """The stored form of a reply that was cut off, with the mark that says so.
+
+    Args:
+        message: the provider's message, as far as it has arrived.
+        rest: what of it cannot be sent again: the beginnings of tool calls.
+    """
+    parsed = parse_message(message)
+    return replace(parsed, payload={**(parsed.payload or {"role": parsed.role}), PARTIAL: rest or True})
+
+
+def merge(whole: JSONObject, delta: Mapping[str, Any]) -> None:
+    """Add a streamed piece to what has come before it: texts grow, the rest is put in its place.
+
+    As Chat Completions streams: lists hold objects that tell their `index`. Nothing of the piece is kept.
+    """
+    for key, value in delta.items():
+        known = whole.get(key)
+        if value is None or (value == "" and key in _WHOLE):
+            whole.setdefault(key, value)
+        elif isinstance(value, list):
+            whole[key] = _as_list(known)
+            merge_list(whole[key], value)
+        elif isinstance(value, dict) and isinstance(known, dict):
+            merge(known, value)
+        elif isinstance(value, str) and isinstance(known, list):
+            if value:
+                _add_text(known, value)
+        elif isinstance(value, str) and isinstance(known, str) and key not in _WHOLE:
+            whole[key] = known + value
+        else:
+            whole[key] = copy.deepcopy(value)
+
+
+def _as_list(known: Any) -> list[Any]:
+    """What a list is added to: some servers stream content as parts and as text in turn."""
+    if isinstance(known, list):
+        return known
+    return [{"type": "text", "text": known}] if known and isinstance(known, str) else []
+
+
+def _add_text(parts: list[Any], text: str) -> None:
+    last = parts[-1] if parts else None
+    if isinstance(last, dict) and last.get("type") == "text" and isinstance(last.get("text"), str):
+        last["text"] += text
+    else:
+        parts.append({"type": "text", "text": text})
+
+
+def merge_list(whole: list[Any], pieces: Sequence[Any]) -> None:
+    """Add pieces to a list; one with an index grows the item with that index."""
+    for piece in pieces:
+        known = _grows(whole, piece) if isinstance(piece, dict) else None
+        if known is not None:
+            merge(known, piece)
+        elif piece is not None:
+            whole.append(copy.deepcopy(piece))
+
+
+def _grows(whole: Sequence[Any], piece: JSONObject) -> JSONObject | None:
+    """The item that a piece belongs to; None where it begins one.
+
+    OpenAI numbers the calls of a reply. Other servers send whole calls, without a number or all with the
+    same, or tell pieces by the call's id.
+    """
+    index, items = piece.get("index"), [item for item in whole if isinstance(item, dict)]
+    if index is not None:
+        same = [item for item in items if item.get("index") == index]
+    elif not _called(piece):
+        return None
+    elif piece.get("id"):
+        same = [item for item in items if item.get("id") == piece["id"]]
+    else:
+        same = [] if _called(piece).get("name") else items
+    return same[-1] if same and not _is_another_call(same[-1], piece) else None
+
+
+def _called(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    called = call.get("function") or call.get("custom")
+    return called if isinstance(called, dict) else {}
+
+
+def _is_another_call(known: Mapping[str, Any], piece: Mapping[str, Any]) -> bool:
+    """Whether a piece begins a call although an item has its number or id: it names a function once more."""
+    before, now = _called(known), _called(piece)
+    if not (before.get("name") and now.get("name")):
+        return False
+    if known.get("id") and piece.get("id") and known["id"] != piece["id"]:
+        return True
+    return bool(now.get("arguments")) and _is_json(before.get("arguments"))
+
+
+def _is_json(text: Any) -> bool:
+    try:
+        json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def with_call_ids(message: JSONObject) -> JSONObject:
+    """A reply in which every call has an id of its own: without one, nothing could answer it."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        return message
+    seen: set[str] = set()
+    named = []
+    for call in calls:
+        known = call.get("id")
+        if not isinstance(known, str) or not known or known in seen:
+            call = {**call, "id": f"call_{uuid.uuid4().hex[:24]}"}
+        seen.add(call["id"])
+        named.append(call)
+    return {**message, "tool_calls": named}
+
+
+def text_in(content: Any) -> str:
+    """The text of a message's content, or of a piece of it."""
+    if isinstance(content, list):
+        texts = [
+            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
+        ]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+def tool_calls_of(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """The tools that a reply calls and that it has no results of: some, the provider answers itself."""
+    answered = {call_id for message in messages for call_id in answered_ids(message)}
+    return tuple(call for message in messages for call in _calls(message) if call.id not in answered)
+
+
+def _calls(message: Message) -> list[ToolCall]:
+    payload = message.payload or {}
+    if message.kind != "tool_call" or message.partial:
+        return []
+    if isinstance(payload.get("call_id"), str):
+        return [_tool_call(payload["call_id"], payload)]
+    return [_tool_call(str(call.get("id")), _called(call)) for call in payload.get("tool_calls") or []]
+
+
+def _tool_call(call_id: str, called: Mapping[str, Any]) -> ToolCall:
+    arguments = called.get("arguments", called.get("input"))
+    if isinstance(arguments, dict):  # some servers send the object itself
+        arguments = dump_json(arguments)
+    text = arguments if isinstance(arguments, str) else ""
+    return ToolCall(
+        call_id, str(called.get("name", "")), text, custom="arguments" not in called and "input" in called
+    )
+
+
+def main_message(messages: Sequence[Message]) -> Message:
+    """The one with the text, else the last."""
+    said = [message for message in messages if message.kind == "message"]
+    return (said or list(messages))[-1]
+
+
+def storable(text: str) -> bool:
+    """Whether both databases can hold the text."""
+    try:
+        check_text(text, "text")
+    except ValueError:
+        return False
+    return True
+
+
+def scrubbed(value: Any) -> Any:
+    """A model's JSON with what databases cannot hold put in other words: a reply is not lost for a NUL.
+
+    NUL and halves of surrogate pairs become U+FFFD, the sign for what could not be read.
+    """
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [scrubbed(item) for item in value]
+    if isinstance(value, dict):
+        return {scrubbed(key): scrubbed(item) for key, item in value.items()}
+    return value

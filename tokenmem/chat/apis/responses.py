@@ -1,0 +1,228 @@
+"""OpenAI's Responses API, used without its server-side state: the conversation is in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tokenmem.chat.apis.replies import Answer, part_of, plain, request_id_of, scrubbed, usage_of
+from tokenmem.chat.prompt import NoResult, sendable
+from tokenmem.counting.model_rules import family_of
+from tokenmem.errors import InvalidMessage, ModelError
+from tokenmem.messages.conversions import NEED_NO_ID, has_item_form, is_item, response_items, response_tool
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import parse_message, parse_messages
+from tokenmem.messages.values import JSONObject
+
+_ENCRYPTED_REASONING = "reasoning.encrypted_content"
+
+
+class Responses:
+    """How a prompt is sent by the Responses API, and its reply read."""
+
+    optional: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "include": "encrypted"}
+    """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
+
+    takes_plain = True
+    """Whether messages that are a role and a text alone can be sent as they are."""
+
+    streams = True
+    """Whether a reply can come in pieces."""
+
+    reserved = frozenset(
+        {"input", "instructions", "prompt", "model", "stream", "background", "tools"}
+        | {"previous_response_id", "conversation"}
+    )
+    """Parameters that the caller may not set: the state that they name is not in the database."""
+
+    def endpoint(self, client: Any) -> Any:
+        """The method of the client that sends a request."""
+        return client.responses.create
+
+    def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
+        """A window's messages as they can be sent."""
+        return sendable(_without_repeats(filter(has_item_form, messages)), no_result)
+
+    def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
+        """The tools as this API describes them."""
+        return [response_tool(tool) for tool in tools]
+
+    def instructions(self, text: str) -> JSONObject:
+        """The parameters that carry the instructions."""
+        return {"instructions": text}
+
+    def render(self, messages: Sequence[Message]) -> list[JSONObject]:
+        """Prepared messages as this API takes them."""
+        return response_items(messages)
+
+    def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
+        """The parameters of a request; see ChatCompletions.request."""
+        request = {"store": False, **head, "input": list(sent)}
+        if family_of(str(head.get("model"))).reasoning and not request["store"]:
+            request.setdefault("include", [_ENCRYPTED_REASONING])
+        if stream:
+            request["stream"] = True
+        return request
+
+    def read(self, response: Any) -> Answer:
+        """The reply.
+
+        Raises:
+            ModelError: the provider says that it failed, or there is none in it.
+        """
+        return _answer(plain(response), request_id_of(response))
+
+    def reader(self) -> ResponseReader:
+        """What puts a stream together."""
+        return ResponseReader()
+
+
+def _without_repeats(messages: Iterable[Message]) -> list[Message]:
+    """Without items of a reply that are there already: the provider refuses an id that it sees twice."""
+    seen: dict[str, list[Message]] = defaultdict(list)
+    kept = []
+    for message in messages:
+        item_id = (message.payload or {}).get("id")
+        if message.role == "assistant" and is_item(message) and isinstance(item_id, str):
+            if any(_repeats(message, known) for known in seen[item_id]):
+                continue
+            seen[item_id].append(message)
+        kept.append(message)
+    return kept
+
+
+def _repeats(message: Message, known: Message) -> bool:
+    """Whether it is the same item, and not only one of the same id, which it may have to do without."""
+    payload = message.payload or {}
+    return payload["type"] not in NEED_NO_ID or (message.content, payload) == (known.content, known.payload)
+
+
+def _answer(body: Any, request_id: str | None) -> Answer:
+    items = body.get("output") if isinstance(body, Mapping) else None
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if error or not isinstance(items, list) or not items:
+        raise ModelError(f"the model's answer has failed ({_code(error) or 'no output'}); ask again")
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    items = scrubbed(items)
+    return Answer(
+        parse_messages(items),
+        "".join(_text_of(item) for item in items),
+        scrubbed(str(reason or body.get("status") or "completed")),
+        usage_of(body.get("usage"), "input", "output"),
+        request_id,
+    )
+
+
+def _code(error: Any) -> str | None:
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return code if isinstance(code, str) else None
+
+
+def _text_of(item: Any) -> str:
+    if not isinstance(item, Mapping) or item.get("type") != "message":
+        return ""
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    parts = [
+        part for part in content or [] if isinstance(part, Mapping) and part.get("type") == "output_text"
+    ]
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+
+
+# What a call's pieces are pieces of.
+_GROWING = {
+    "response.function_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
+    "response.refusal.delta": "refusal",
+}
+
+
+class ResponseReader:
+    """The reply of a stream, from its events."""
+
+    def __init__(self) -> None:
+        self.request_id: str | None = None
+        self._done: list[JSONObject] = []
+        self._open: dict[Any, JSONObject] = {}
+        self._texts: dict[Any, str] = {}
+        self._response: JSONObject | None = None
+
+    def feed(self, event: Any) -> str:
+        """Take an event in and return the text in it.
+
+        Raises:
+            ModelError: the provider says that the reply has failed.
+        """
+        body = plain(event)
+        if not isinstance(body, Mapping):
+            return ""
+        kind, place = body.get("type"), body.get("output_index")
+        delta, item, response = body.get("delta"), body.get("item"), body.get("response")
+        if kind == "response.output_text.delta" and isinstance(delta, str):
+            self._texts[place] = self._texts.get(place, "") + delta
+            return delta
+        if kind in _GROWING and isinstance(delta, str):
+            known = self._open.setdefault(place, {})
+            known[_GROWING[kind]] = (known.get(_GROWING[kind]) or "") + delta
+        elif kind == "response.output_item.added" and isinstance(item, Mapping):
+            self._open[place] = dict(item)
+        elif kind == "response.output_item.done" and isinstance(item, Mapping):
+            self._open.pop(place, None)
+            self._texts.pop(place, None)
+            self._done.append(dict(item))
+        elif kind in ("response.completed", "response.incomplete") and isinstance(response, Mapping):
+            self._response = dict(response)
+        elif kind in ("error", "response.failed"):
+            error = (response or {}).get("error") or body
+            raise ModelError(f"the model's answer has failed ({_code(error) or 'no code'}); ask again")
+        return ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model has said that it has come to its end."""
+        return self._response is not None
+
+    def answer(self) -> Answer:
+        """The whole reply."""
+        body: JSONObject = dict(self._response or {})
+        body["output"] = body.get("output") or self._done
+        return _answer(body, self.request_id)
+
+    def part(self) -> Answer:
+        """What has arrived of a reply that was cut off: whole items, and the text of the one under way."""
+        stored: list[Message] = []
+        begun: list[JSONObject] = []
+        for item in scrubbed(self._done):
+            try:
+                stored.append(parse_message(item))
+            except (
+                InvalidMessage
+            ):  # in the mark, like what has only begun: nothing may hide why it was cut off
+                begun.append(item)
+        text = scrubbed("".join(self._texts.values()))
+        begun += [item for item in scrubbed(list(self._open.values())) if _has_begun(item)]
+        if text or begun or stored:  # behind whole items too: the reply is not whole without the mark
+            stored.append(part_of(self._under_way(text), {"items": begun} if begun else {}))
+        text = scrubbed("".join(_text_of(item) for item in self._done)) + text
+        return Answer(stored, text, None, {}, self.request_id)
+
+    def _under_way(self, text: str) -> JSONObject:
+        """The message whose text was coming."""
+        known = next((item for item in self._open.values() if item.get("type") == "message"), {})
+        named = {"id": known["id"]} if isinstance(known.get("id"), str) else {}
+        content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
+        return {
+            "type": "message",
+            **scrubbed(named),
+            "role": "assistant",
+            "status": "incomplete",
+            "content": content,
+        }
+
+
+def _has_begun(item: Mapping[str, Any]) -> bool:
+    """Whether there is more to an item under way than the text of a message."""
+    return item.get("type") != "message" or bool(item.get("refusal"))

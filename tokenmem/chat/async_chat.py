@@ -1,0 +1,118 @@
+"""AsyncChat: the same, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+from tokenmem.async_store import AsyncStore
+from tokenmem.callables import is_async
+from tokenmem.chat.asked import UserMessage, answered_with, asked_with
+from tokenmem.chat.base import BaseChat
+from tokenmem.chat.effects import StreamLeft
+from tokenmem.chat.runners import AsyncModelRunner
+from tokenmem.chat.tools import Functions, OnError, Results
+from tokenmem.execution.effects import Procedure
+from tokenmem.execution.runners import AsyncBoundRunner, Course, advance_async, run_async
+from tokenmem.models import Reply
+
+
+class AsyncChat(BaseChat[AsyncStore]):
+    """A model that answers in the conversations of an AsyncStore. Everything is as for Chat, awaited.
+
+    The client is an `openai.AsyncOpenAI`, or a function, plain (it runs in a thread) or `async`. A task that
+    is cancelled records its call and what had arrived before it ends.
+    """
+
+    _is_async = True
+    _store_type = AsyncStore
+    _bound_type = AsyncBoundRunner
+
+    async def send(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """See Chat.send."""
+        return await self._run(
+            self._turns.turn(asked_with(conversation_id, message, idempotency_key, options))
+        )
+
+    def stream(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[str | Reply, None]:
+        """See Chat.stream; who leaves the loop early closes it, with contextlib.aclosing."""
+        asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
+        return self._stream(self._turns.turn(asked))
+
+    async def send_tool_results(
+        self,
+        conversation_id: str,
+        results: Results,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """See Chat.send_tool_results."""
+        asked = answered_with(conversation_id, results, idempotency_key, options)
+        return await self._run(self._turns.answer_calls(asked))
+
+    def stream_tool_results(
+        self,
+        conversation_id: str,
+        results: Results,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[str | Reply, None]:
+        """See Chat.stream_tool_results."""
+        asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
+        return self._stream(self._turns.answer_calls(asked))
+
+    async def run(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        functions: Functions,
+        max_calls: int = 10,
+        on_error: OnError = "tell",
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """See Chat.run; the functions of one reply run at once, those that are not async in threads."""
+        asked = asked_with(conversation_id, message, idempotency_key, options)
+        return await self._run(self._turns.run(asked, functions, max_calls, on_error))
+
+    def _runner(self) -> AsyncModelRunner:
+        return AsyncModelRunner(self.store._runner, self._endpoint, blocking=self._blocks)
+
+    @property
+    def _blocks(self) -> bool:
+        return not (hasattr(self._client, "chat") or is_async(self._client))
+
+    async def _run(self, procedure: Procedure[Reply]) -> Reply:
+        async with self._runner() as runner:
+            return await run_async(procedure, runner)
+
+    async def _stream(self, procedure: Procedure[Reply]) -> AsyncGenerator[str | Reply, None]:
+        course = Course(procedure)
+        with suppress(StreamLeft):
+            async with self._runner() as runner:
+                while (delivery := await advance_async(course, runner)) is not None:
+                    try:
+                        yield delivery.value
+                    except GeneratorExit:
+                        course.fail(StreamLeft())
+                    except BaseException as error:
+                        course.fail(error)
+            yield course.result

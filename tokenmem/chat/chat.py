@@ -1,0 +1,186 @@
+"""Chat: the window before every call of a model, and a record of what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing, suppress
+from typing import Any
+
+from tokenmem.chat.asked import UserMessage, answered_with, asked_with
+from tokenmem.chat.base import BaseChat
+from tokenmem.chat.effects import StreamLeft
+from tokenmem.chat.runners import ModelRunner
+from tokenmem.chat.tools import Functions, OnError, Results
+from tokenmem.execution.effects import Procedure
+from tokenmem.execution.runners import BoundRunner, Course, advance, run
+from tokenmem.models import Reply
+from tokenmem.store import Store
+
+
+class Chat(BaseChat[Store]):
+    """A model that answers in the conversations of a store.
+
+    A turn is two short transactions: the user's message is stored and the window loaded; the model is asked
+    with no connection held; its reply is stored with a record of the call. A call that fails or is cancelled
+    leaves the user's message, its record in `llm_calls`, and, when streaming, the part that had arrived.
+
+    One chat serves all threads of a process.
+
+    Args:
+        store: where the conversations are; not one that is bound to a connection.
+        client: an `openai.OpenAI`, whatever its base_url; or a function that takes OpenAI chat messages and
+            returns one, or its text. Without one: OpenAI(), which reads OPENAI_API_KEY and OPENAI_BASE_URL.
+        model: the model's name; for a function any name, by which `llm_calls` knows it.
+        token_limit: what a prompt may cost, in tokens: instructions, tools and messages together.
+        instructions: what the model is told before the messages.
+        tools: the tools that it may call, as either of OpenAI's APIs describes them.
+        api: "chat" for Chat Completions, "responses" for the Responses API.
+        reserve: how many tokens of the limit to leave for the reply.
+        stride: the window's start moves in steps of this many tokens, so that prompts share their beginning
+            and the provider's prompt cache serves it: "eighth" of what messages may cost; None moves it with
+            every message.
+        start_on: where windows may start: at a "step" (never between a call and its results) or at a "turn".
+        oversized_results: what to do with tool results that no window holds: "refuse" them with
+            WindowTooSmall, or "cut" them, with a mark.
+        prompt_cache_key: send the provider a key for each conversation, by which its cache is found.
+        **options: further parameters of every request, such as `temperature`.
+
+    Raises:
+        InvalidArgument: an argument is wrong, or instructions and tools leave no room for messages.
+    """
+
+    _is_async = False
+    _store_type = Store
+    _bound_type = BoundRunner
+
+    def send(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Store what the user says, ask the model, and return its stored reply.
+
+        Args:
+            conversation_id: the conversation; a new id makes a new one.
+            message: a text, content parts, or a message; None asks the model with what is there.
+            idempotency_key: a repeated request with the same key neither stores nor calls twice: it returns
+                the stored reply, waits for it where it is still being made, and asks again where that failed.
+            **options: further parameters of this request.
+
+        Raises:
+            InvalidMessage: the message cannot be stored; nothing was written.
+            InvalidArgument: another argument is wrong; nothing was written.
+            WindowTooSmall: it does not fit the limit; nothing was written.
+            ConversationNotFound: the conversation is another owner's, or was deleted meanwhile.
+            IdempotencyConflict: the key has stored another message.
+            ModelError: the answer is none, or was not complete.
+            Whatever the client raises, unchanged; the call is recorded.
+        """
+        return self._run(self._turns.turn(asked_with(conversation_id, message, idempotency_key, options)))
+
+    def stream(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Generator[str | Reply, None, None]:
+        """As `send`, but yield the text as it comes, piece by piece, and then the Reply.
+
+        Who stops reading cancels the call: close the iterator, as leaving a `for` loop with an exception or
+        forgetting it does.
+        """
+        asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
+        return self._stream(self._turns.turn(asked))
+
+    def send_tool_results(
+        self,
+        conversation_id: str,
+        results: Results,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Store the results of the tools that the model has called, ask it again, and return its reply.
+
+        Args:
+            conversation_id: the conversation.
+            results: for every call its result, `{call.id: result}` or messages of the role tool. What is not
+                a text is sent as JSON.
+            idempotency_key: as for `send`.
+            **options: further parameters of this request.
+
+        Raises:
+            InvalidArgument: a result answers no open call, or a call of the newest reply has none; nothing
+                was written.
+            WindowTooSmall: the results do not fit the limit, and are not to be cut; nothing was written.
+            What `send` raises.
+        """
+        asked = answered_with(conversation_id, results, idempotency_key, options)
+        return self._run(self._turns.answer_calls(asked))
+
+    def stream_tool_results(
+        self,
+        conversation_id: str,
+        results: Results,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Generator[str | Reply, None, None]:
+        """As `send_tool_results`, but yield the text as it comes, and then the Reply."""
+        asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
+        return self._stream(self._turns.answer_calls(asked))
+
+    def run(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        functions: Functions,
+        max_calls: int = 10,
+        on_error: OnError = "tell",
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """As `send`, then call the functions that the model asks for until it asks for none.
+
+        Args:
+            conversation_id: the conversation.
+            message: as for `send`.
+            functions: by the tool's name; each gets the arguments by name.
+            max_calls: how often the model is asked at most.
+            on_error: "tell" the model what a function raised, or "raise" it; the model is also told where it
+                calls a function that is not there or writes arguments that are no JSON object.
+            idempotency_key: as for `send`, for all of it; a function may run again where the process died
+                before its result was stored, or where the request is repeated while it runs.
+            **options: further parameters of every request.
+
+        Raises:
+            TooManyModelCalls: the model still calls tools; all that was said is stored.
+            What `send` and `send_tool_results` raise.
+        """
+        asked = asked_with(conversation_id, message, idempotency_key, options)
+        return self._run(self._turns.run(asked, functions, max_calls, on_error))
+
+    def _runner(self) -> ModelRunner:
+        return ModelRunner(self.store._runner, self._endpoint)
+
+    def _run(self, procedure: Procedure[Reply]) -> Reply:
+        with closing(self._runner()) as runner:
+            return run(procedure, runner)
+
+    def _stream(self, procedure: Procedure[Reply]) -> Generator[str | Reply, None, None]:
+        course = Course(procedure)
+        with closing(self._runner()) as runner, suppress(StreamLeft):
+            while (delivery := advance(course, runner)) is not None:
+                try:
+                    yield delivery.value
+                except GeneratorExit:
+                    course.fail(StreamLeft())
+                except BaseException as error:
+                    course.fail(error)
+            yield course.result

@@ -1,0 +1,76 @@
+"""What a turn waits for besides the database: the model, its stream, functions, and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenmem.execution.effects import Write
+from tokenmem.messages.values import JSONObject
+
+END = object()
+"""What a stream answers at its end."""
+
+
+class StreamLeft(BaseException):
+    """Nobody reads the stream any more: what a turn is told in place of GeneratorExit.
+
+    That would close the turn's inner generators, which then could not record the call.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send a request to the model; the answer is its response, or a stream of events."""
+
+    request: JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The next event of a stream; END behind the last."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close a stream: nobody reads it to its end."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, in seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Run a write every few seconds from now on, until the turn ends or `write` is None."""
+
+    write: Write | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a function: `arguments` by name, or one text."""
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any] | str
+
+    def call(self) -> Any:
+        """Call it."""
+        if isinstance(self.arguments, str):
+            return self.function(self.arguments)
+        return self.function(**self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Call functions; the answer is for each what it returned, or the Exception that it raised."""
+
+    invocations: Sequence[Invocation]

@@ -1,0 +1,1 @@
+"""`tokenmem demo`: the main job, on a new SQLite file, explained."""

@@ -1,0 +1,1 @@
+"""Token counting: what a message costs, and what a model bills for a whole request."""

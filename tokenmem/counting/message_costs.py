@@ -1,0 +1,161 @@
+"""What a message costs by the provider's bill, in tokens: tables of its keys and parts.
+
+Each price says where it comes from. What the provider does not document is estimated so that the sum is
+rather above the bill than below it. "Recordings" are 79 calls to OpenAI's chat completions with the
+`usage` that it billed. A price holds for every model; `model_rules` corrects it for one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tokenmem.counting.media import CountText, _audio_part, _file_part, _image_part
+from tokenmem.messages.message import PARTIAL, Message
+
+# OpenAI, "How to count tokens with tiktoken", cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken,
+# num_tokens_from_messages: tokens_per_message and tokens_per_name of every model since gpt-3.5-turbo-0613.
+_PER_MESSAGE = 3
+_PER_NAME = 1
+
+# Fitted to the recordings. The name is billed with the call and again with its result. Above that a call
+# and its result cost 5 with gpt-4o and 11 with gpt-5, and several calls in one message with gpt-4o, which
+# wraps them in one of its own, 27 for two: 11 each and 5 once.
+PER_CALL = 11
+PER_SEVERAL_CALLS = 5
+
+# OpenAI, "Reasoning models", platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items: what is
+# sent again as ciphertext is billed as the tokens of the reasoning, which only the provider can count.
+# Base64 takes 4 characters for 3 bytes, and a token of prose is about 3 bytes or more in any script, so a
+# token for 4 characters is above. Recordings: 128 tokens in 1,892 characters.
+_CIPHERTEXT_CHARACTERS = 4
+
+# Keys that the provider does not bill: they refer, or describe. The role is counted with the message.
+_FREE = frozenset(
+    {
+        *("role", "type", "id", "index", "status", "object", "created", "phase"),
+        *("tool_call_id", "call_id", "annotations", "logprobs"),
+        *("cache_control", "prompt_cache_breakpoint", PARTIAL),
+    }
+)
+
+
+def message_tokens(message: Message, count_text: CountText) -> int:
+    """What the provider bills for this message, in tokens; odd values cost what their JSON text costs."""
+    sent = _as_sent(message)
+    total = _PER_MESSAGE + count_text(_as_text(message.role))
+    if not isinstance(sent, Mapping):
+        return total + count_text(_as_text(sent))
+    if "role" not in sent and isinstance(sent.get("type"), str):  # an item of the Responses API
+        return total + _item(sent, count_text)
+    return total + sum(_key(key, value, count_text) for key, value in sent.items())
+
+
+def _as_sent(message: Message) -> Any:
+    """The message as `Message.to_openai` gives it, without its copy."""
+    payload: Any = message.payload
+    if payload is None:
+        return {"content": message.content}
+    if not isinstance(payload, Mapping) or "content" in payload:
+        return payload
+    if "role" in payload:
+        return {"content": message.content, **payload}
+    if "output" not in payload and str(payload.get("type")).endswith("_output"):
+        return {"output": message.content, **payload}
+    return payload
+
+
+def _item(item: Mapping[str, Any], count_text: CountText) -> int:
+    """What an item without a role costs above its frame: a call, its output, reasoning, or any other."""
+    kind = item["type"]
+    if kind in ("function_call", "custom_tool_call"):
+        return _call(item, count_text)
+    if kind == "reasoning" and isinstance(item.get("encrypted_content"), str):
+        return math.ceil(len(item["encrypted_content"]) / _CIPHERTEXT_CHARACTERS)
+    return sum(_key(key, value, count_text) for key, value in item.items())
+
+
+def _key(key: str, value: Any, count_text: CountText) -> int:
+    if key in _FREE or value is None or value == [] or value == {}:
+        return 0
+    return _PRICES.get(key, _text)(value, count_text)
+
+
+def _text(value: Any, count_text: CountText) -> int:
+    return count_text(_as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):  # not JSON, or a value that contains itself
+        return repr(value)
+
+
+def _name(value: Any, count_text: CountText) -> int:
+    return _PER_NAME + _text(value, count_text)
+
+
+def _content(value: Any, count_text: CountText) -> int:
+    if not isinstance(value, list):
+        return _text(value, count_text)
+    return sum(_part(part, count_text) for part in value)
+
+
+def _part(part: Any, count_text: CountText) -> int:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    price = _PARTS.get(kind) if isinstance(kind, str) else None
+    cost = None if price is None else price(part, count_text)
+    return _text(part, count_text) if cost is None else cost
+
+
+def _calls(value: Any, count_text: CountText) -> int:
+    if not isinstance(value, list):
+        return _text(value, count_text)
+    several = PER_SEVERAL_CALLS if len(value) > 1 else 0
+    return several + sum(_call(call, count_text) for call in value)
+
+
+def _call(call: Any, count_text: CountText) -> int:
+    if not isinstance(call, Mapping):
+        return PER_CALL + _text(call, count_text)
+    function = call.get("function") or call.get("custom") or call
+    if not isinstance(function, Mapping) or "name" not in function:
+        return PER_CALL + _text(call, count_text)
+    arguments = function.get("arguments", function.get("input"))
+    argument_tokens = 0 if arguments is None else _text(arguments, count_text)
+    return PER_CALL + 2 * _text(function["name"], count_text) + argument_tokens
+
+
+def _text_part(part: Mapping[str, Any], count_text: CountText) -> int | None:
+    text = part.get("text", part.get("refusal"))
+    return count_text(text) if isinstance(text, str) else None
+
+
+_PRICES: Mapping[str, Callable[[Any, CountText], int]] = {
+    "name": _name,
+    "content": _content,
+    "output": _content,
+    "summary": _content,
+    "tool_calls": _calls,
+    "function_call": _call,
+}
+
+# A part's price is None where the part is not what its type says.
+_PARTS: Mapping[str, Callable[[Mapping[str, Any], CountText], int | None]] = {
+    "text": _text_part,
+    "input_text": _text_part,
+    "output_text": _text_part,
+    "summary_text": _text_part,
+    "reasoning_text": _text_part,
+    "refusal": _text_part,
+    "image_url": _image_part,
+    "input_image": _image_part,
+    "input_audio": _audio_part,
+    "file": _file_part,
+    "input_file": _file_part,
+}

@@ -1,0 +1,1 @@
+"""The database beneath: URLs, engines, statements, the tables, migrations, and the drivers' errors."""

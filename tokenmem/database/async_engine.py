@@ -1,0 +1,56 @@
+"""From a URL to engines for asyncio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from tokenmem.database.engine import (
+    SINGLE_STATEMENTS,
+    check_dialect,
+    leave_demoted_server,
+    open_engine,
+    postgresql_arguments,
+    remembered,
+)
+from tokenmem.database.urls import checked_options, parse_url
+from tokenmem.errors import InvalidArgument
+
+
+def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine | AsyncEngine:
+    """The same for AsyncStore: an AsyncEngine for PostgreSQL.
+
+    SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in worker threads.
+    """
+    if isinstance(url, AsyncEngine):
+        check_dialect(url.sync_engine)
+        remembered(url.sync_engine)
+        return url
+    if isinstance(url, sa.Engine):
+        if url.dialect.name != "sqlite":
+            raise InvalidArgument("AsyncStore takes an AsyncEngine for PostgreSQL: create_async_engine(url)")
+        return open_engine(url)
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return open_engine(parsed)
+    with checked_options(parsed):
+        return _async_postgresql_engine(parsed)
+
+
+def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEngine:
+    """The same for AsyncStore."""
+    if not own:
+        return engine
+    return _async_postgresql_engine(engine.url, **SINGLE_STATEMENTS)
+
+
+def _async_postgresql_engine(url: sa.URL, **options: Any) -> AsyncEngine:
+    arguments = postgresql_arguments(url) | options
+    engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **arguments)
+    event.listen(engine.sync_engine, "handle_error", leave_demoted_server)
+    remembered(engine.sync_engine)
+    return engine

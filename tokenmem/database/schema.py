@@ -1,0 +1,212 @@
+"""The tables, as SQLAlchemy describes them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.errors import InvalidArgument
+
+DEFAULT_SCHEMA = "tokenmem"
+"""The PostgreSQL schema, unless the caller names another. SQLite has plain names."""
+
+VERSION_TABLE = "tokenmem_alembic_version"
+
+VIEWS = (
+    "conversation_overview",
+    "message_log",
+    "tool_calls",
+    "usage_by_day",
+    "call_windows",
+    "call_log",
+    "count_error_by_model",
+)
+
+TABLES = ("conversations", "messages", "llm_calls", "append_keys", "call_prompts")
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+def checked_schema(schema: str | None) -> str | None:
+    """The schema's name, if it needs no quotes: it becomes part of statements.
+
+    Raises:
+        InvalidArgument: it is not a lower-case SQL identifier of at most 63 characters, or is reserved.
+    """
+    if schema is None:
+        return None
+    if not (isinstance(schema, str) and _IDENTIFIER.fullmatch(schema)):
+        raise InvalidArgument(
+            f"schema {schema!r:.80}: use lower-case letters, digits and underscores, "
+            f"at most 63, not a digit first"
+        )
+    if schema == DEFAULT_SCHEMA:
+        return schema
+    from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS  # takes as long as the rest of tokenmem
+
+    if schema in RESERVED_WORDS or schema.startswith("pg_"):
+        raise InvalidArgument(f"schema {schema!r} is one of PostgreSQL's own words; use another")
+    return schema
+
+
+def tables(schema: str | None) -> sa.MetaData:
+    """The five tables as the newest migration leaves them; `alembic check` compares a database with it."""
+    metadata = sa.MetaData(schema=schema)
+    for define in (_conversations, _messages, _llm_calls, _append_keys, _call_prompts):
+        define(metadata)
+    return metadata
+
+
+def _text_key() -> sa.types.TypeEngine[str]:
+    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def _timestamp() -> sa.types.TypeEngine[Any]:
+    return sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
+
+
+def _json() -> sa.types.TypeEngine[Any]:
+    # json, not jsonb, on PostgreSQL: jsonb turns -0.0 into 0 and drops the order of keys (docs/adr/0002).
+    return sa.JSON().with_variant(sa.Text(), "sqlite")
+
+
+def _conversation_id() -> sa.Column[str]:
+    return sa.Column(
+        "conversation_id",
+        _text_key(),
+        sa.ForeignKey("conversations.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The conversation it belongs to",
+    )
+
+
+def _integer(name: str, comment: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=nullable, comment=comment, **options)
+
+
+def _big(name: str, comment: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable, comment=comment, **options)
+
+
+def _text(name: str, comment: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable, comment=comment)
+
+
+def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, _timestamp(), nullable=nullable, comment=comment)
+
+
+def _conversations(metadata: sa.MetaData) -> None:
+    table = sa.Table(
+        "conversations",
+        metadata,
+        sa.Column(
+            "id", _text_key(), primary_key=True, comment="The application's own id, 1 to 255 characters"
+        ),
+        _text("owner", "User or tenant", nullable=True),
+        _text("title", "A name for people", nullable=True),
+        sa.Column("metadata", _json(), comment="The application's own JSON object"),
+        _text("token_counter", "The counter that produced every count in it"),
+        _big("last_position", "The highest position ever given; 0 before the first"),
+        _big("message_count", "How many messages it holds"),
+        _big("total_tokens", "Running total behind its newest message, in tokens, since its first"),
+        _moment("created_at", "When it was created, UTC"),
+        _moment("updated_at", "When it last changed, UTC"),
+        comment="One row a conversation; its lock is the order of its messages",
+    )
+    owned = table.c.owner.is_not(None)
+    sa.Index("conversations_by_owner", table.c.owner, table.c.id, postgresql_where=owned, sqlite_where=owned)
+
+
+def _messages(metadata: sa.MetaData) -> None:
+    table = sa.Table(
+        "messages",
+        metadata,
+        _conversation_id(),
+        _big("position", "Place in the conversation, from 1", primary_key=True, autoincrement=False),
+        _big("tokens_before", "The conversation's running total before it, in tokens"),
+        _moment("created_at", "When it was stored, UTC"),
+        _integer("token_count", "Its cost in tokens by the conversation's counter"),
+        sa.Column("pinned", sa.Boolean, nullable=False, comment="Part of every window"),
+        _text("role", "system, developer, user, assistant, tool or function"),
+        _text("kind", "message, tool_call, tool_result, reasoning or other"),
+        _text("content", "The text that a person reads", nullable=True),
+        sa.Column("payload", _json(), comment="The provider's message where role and text cannot rebuild it"),
+        comment="One row a message; a suffix of a conversation costs total_tokens - tokens_before",
+        sqlite_with_rowid=False,
+    )
+    sa.Index(
+        "messages_pinned",
+        table.c.conversation_id,
+        table.c.position,
+        postgresql_where=table.c.pinned,
+        sqlite_where=table.c.pinned,
+    )
+
+
+def _llm_calls(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "llm_calls",
+        metadata,
+        _conversation_id(),
+        _big(
+            "number", "The call's number in its conversation, from 1", primary_key=True, autoincrement=False
+        ),
+        _text("model", "The model that was asked"),
+        _big("first_position", "First message of the window that was sent", nullable=True),
+        _big("last_position", "Last message of the window that was sent", nullable=True),
+        _integer("window_tokens", "Our count of what was sent", nullable=True),
+        _integer("input_tokens", "The provider's count of what was sent", nullable=True),
+        _integer("cached_tokens", "Of these, read from the provider's prompt cache", nullable=True),
+        _integer("output_tokens", "The provider's count of the reply", nullable=True),
+        _integer("reasoning_tokens", "Of these, spent on reasoning", nullable=True),
+        _big("reply_position", "Where the reply is stored", nullable=True),
+        _integer("latency_ms", "From request to the end of the reply, in milliseconds", nullable=True),
+        _integer("first_token_ms", "From request to the first token, in milliseconds", nullable=True),
+        _text("finish_reason", "Why the model stopped", nullable=True),
+        _text("status", "ok, error or cancelled"),
+        _text("error", "What went wrong", nullable=True),
+        _text("request_id", "The provider's id of the request", nullable=True),
+        _moment("created_at", "When the call was recorded, UTC"),
+        _moment(
+            "alive_at",
+            "While the call runs, when its process last said so, UTC; null once it has ended",
+            nullable=True,
+        ),
+        _integer("reply_messages", "How many messages the reply is, from reply_position on", nullable=True),
+        _text("prompt_digest", "The instructions and tools that were sent, see call_prompts", nullable=True),
+        comment="One row a model call: what the model saw and what it cost",
+        sqlite_with_rowid=False,
+    )
+
+
+def _append_keys(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "append_keys",
+        metadata,
+        _conversation_id(),
+        sa.Column("key", _text_key(), primary_key=True, comment="The caller's idempotency key"),
+        _big("first_position", "First message that the append stored"),
+        _big("last_position", "Last message that the append stored"),
+        _text("digest", "SHA-256 of the messages: tells a retry from another"),
+        _big("call_number", "The model call that the append led to", nullable=True),
+        comment="One row an append with an idempotency key, so that a retry stores nothing twice",
+        sqlite_with_rowid=False,
+    )
+
+
+def _call_prompts(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "call_prompts",
+        metadata,
+        _conversation_id(),
+        sa.Column(
+            "digest", _text_key(), primary_key=True, comment="SHA-256 of both: a call names its row by it"
+        ),
+        _text("instructions", "What the model was told before the messages", nullable=True),
+        sa.Column("tools", _json(), comment="The tools' schemas"),
+        _moment("created_at", "When they were first sent, UTC"),
+        comment="One row for each set of instructions and tools that a conversation's calls sent",
+        sqlite_with_rowid=False,
+    )

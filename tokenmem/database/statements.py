@@ -1,0 +1,198 @@
+"""Statements, and how they reach the database: on the driver's own cursor where the engine is ours."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.util import await_only
+
+from tokenmem.database.schema import TABLES
+
+_PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
+_NAME = re.compile(r"\{([a-z_]+)\}")
+
+_WORDS = {
+    "postgresql": {
+        "as_text": "::text",
+        "by_pinned": "",
+        "in_utc": " AT TIME ZONE 'UTC'",
+        "json": "json",
+        "now": "clock_timestamp()",
+        "ago": "clock_timestamp() - make_interval(secs => :seconds)",
+    },
+    "sqlite": {
+        "as_text": "",
+        "in_utc": "",
+        "json": "text",
+        # Without statistics SQLite would rather read the whole conversation by its primary key.
+        "by_pinned": "INDEXED BY messages_pinned",
+        "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
+        "ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || :seconds || ' seconds')",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What every statement of a store carries.
+
+    Attributes:
+        schema: the PostgreSQL schema; None on SQLite.
+        owner: only this owner's conversations are there; None for all.
+    """
+
+    schema: str | None = None
+    owner: str | None = None
+
+
+@lru_cache(maxsize=1024)
+def render(text: str, dialect: str, schema: str | None) -> str:
+    """The text of a statement for one engine and schema."""
+    prefix = f"{schema}." if schema else ""
+    names = {name: prefix + name for name in TABLES} | _WORDS[dialect]
+    text = _NAME.sub(lambda match: names[match[1]], text)
+    if dialect == "postgresql":
+        text = _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%"))
+    return text
+
+
+OWN_ENGINE = {"tokenmem_own_engine": True}
+"""Execution options of the engines that tokenmem opens: their statements may pass SQLAlchemy by (ADR 6)."""
+
+READ_ONLY_STATE = "25006"
+"""SQLSTATE of a write on a server that has become a replica (PostgreSQL manual, appendix A)."""
+
+Parameters = Mapping[str, Any]
+
+
+class Statement:
+    """One SQL statement, written once for both engines and built once for each schema.
+
+    In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
+    time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages;
+    `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike, and
+    `{json}` is the type of a JSON column.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def fetch(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> list[tuple[Any, ...]]:
+        """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
+        result = self._execute(connection, scope, parameters)
+        cursor: Any = result.cursor if isinstance(result, sa.CursorResult) else result
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        result.close()
+        return rows
+
+    def run(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> int:
+        """Run it and return how many rows it changed."""
+        result = self._execute(connection, scope, parameters)
+        changed: int = result.rowcount
+        result.close()
+        return changed
+
+    def run_many(
+        self, connection: sa.Connection, scope: Scope, parameters: Iterable[Parameters | tuple[Any, ...]]
+    ) -> None:
+        """Run it once for each of the parameters, in one call of the driver."""
+        self._execute(connection, scope, parameters).close()
+
+    def copy(self, connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Run it, a COPY … FROM STDIN of PostgreSQL's, with these rows."""
+        text = render(self.text, connection.dialect.name, scope.schema)
+        cursor: Any = None
+        try:
+            cursor = connection.connection.driver_connection.cursor()  # type: ignore[union-attr]
+            if connection.dialect.is_async:
+                await_only(_copy_awaited(cursor, text, rows))
+                return
+            with cursor.copy(text) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        except BaseException as error:
+            _give_up(connection, cursor, text, error)
+            raise
+
+    def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> Any:
+        """SQLAlchemy's result, or the driver's cursor where SQLAlchemy is passed by."""
+        text = render(self.text, connection.dialect.name, scope.schema)
+        if not passes_by(connection):
+            several = not isinstance(parameters, dict)
+            return connection.exec_driver_sql(text, list(parameters) if several else parameters)
+        cursor: Any = connection.connection.cursor()
+        try:
+            if isinstance(parameters, dict):
+                cursor.execute(text, parameters)
+            else:
+                cursor.executemany(text, parameters)
+        except BaseException as error:
+            _give_up(connection, cursor, text, error)
+            raise
+        return cursor
+
+
+def commit(connection: sa.Connection) -> None:
+    """Commit the driver's transaction; SQLAlchemy's own would take twice as long around a few statements."""
+    try:
+        connection.connection.commit()
+    except BaseException as error:
+        _give_up(connection, None, "COMMIT", error)
+        raise
+
+
+async def _copy_awaited(cursor: Any, text: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    async with cursor.copy(text) as copy:
+        for row in rows:
+            await copy.write_row(row)
+
+
+def passes_by(connection: sa.Connection) -> bool:
+    """Whether the engine is ours and nobody listens: listeners and logs are to see every statement."""
+    if not is_own(connection.engine):
+        return False
+    listeners = connection.dispatch
+    if listeners.before_cursor_execute or listeners.after_cursor_execute:
+        return False
+    return not connection.engine.logger.isEnabledFor(logging.INFO)
+
+
+def is_own(engine: sa.Engine) -> bool:
+    """Whether tokenmem has opened the engine: nobody else then relies on what SQLAlchemy does besides."""
+    return "tokenmem_own_engine" in engine.get_execution_options()
+
+
+def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseException) -> None:
+    """Do what SQLAlchemy does when its own cursor fails: wrap the driver's error, drop a lost connection."""
+    driver_error = connection.dialect.loaded_dbapi.Error
+    if isinstance(error, driver_error):
+        driver_connection: Any = connection.connection.driver_connection
+        lost = connection.dialect.is_disconnect(error, driver_connection, cursor) or is_demoted(error)
+        if lost:
+            pool: Any = connection.engine.pool
+            # SQLAlchemy's own way to mark all connections that are as old: they are replaced when next taken.
+            pool._invalidate(connection.connection, error)
+            connection.invalidate(error)
+        raise exc.DBAPIError.instance(
+            text,
+            None,
+            error,
+            driver_error,
+            hide_parameters=True,
+            connection_invalidated=lost,
+            dialect=connection.dialect,
+        ) from error
+    if not isinstance(error, Exception):  # in the midst of a statement nobody knows what the connection holds
+        connection.invalidate(error)
+
+
+def is_demoted(error: BaseException | None) -> bool:
+    """Whether the server refuses a write because it has become a replica."""
+    return getattr(error, "sqlstate", None) == READ_ONLY_STATE

@@ -1,0 +1,73 @@
+"""Database URLs: read, checked, and shown without their secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from tokenmem.errors import (
+    InvalidArgument,
+)
+from tokenmem.messages.values import check_text
+
+_URL_HELP = "use sqlite:///file.db or postgresql+psycopg://user:password@host/database"
+
+
+def parse_url(url: str | sa.URL) -> sa.URL:
+    """The URL with its driver filled in.
+
+    Raises:
+        InvalidArgument: it is no database URL, or of a database or driver that tokenmem does not know.
+    """
+    try:
+        parsed = sa.make_url(url)
+        check_text(parsed.render_as_string(hide_password=False), "the URL")
+        check_text(parsed.database or "", "the URL's database")
+    except (exc.ArgumentError, ValueError, AttributeError):
+        raise InvalidArgument(f"{_without_secrets(url)!r} is not a database URL; {_URL_HELP}") from None
+    backend = parsed.get_backend_name()
+    driver = parsed.drivername.partition("+")[2]
+    if backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.host:
+        raise InvalidArgument(f"{shown(parsed)} lacks a slash; write sqlite:///{parsed.host} for that file")
+    if backend == "sqlite" and driver in ("", "pysqlite", "aiosqlite"):
+        return parsed.set(drivername="sqlite")
+    raise InvalidArgument(f"no support for {parsed.drivername}; {_URL_HELP}")
+
+
+def _without_secrets(url: object) -> str:
+    """What may be shown of a URL that cannot be parsed: where a password may stand is not to be known."""
+    text = str(url)
+    word = re.split(r"[^\w+.-]", text, maxsplit=1)[0][:40]
+    return word if word == text else word + "…"
+
+
+@contextmanager
+def checked_options(url: sa.URL) -> Iterator[None]:
+    """The part of a URL behind its question mark is SQLAlchemy's and the driver's to judge."""
+    try:
+        yield
+    except (exc.ArgumentError, ValueError, TypeError) as error:
+        raise InvalidArgument(f"{shown(url)}: {error}; correct or leave out that option") from None
+
+
+def shown(url: sa.URL) -> str:
+    """The URL without its password, wherever it stands."""
+    hidden = {
+        name: "hidden" for name in url.query if "password" in name.lower()
+    }  # libpq: password, sslpassword
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+DEFAULT_URL = "sqlite:///tokenmem.db"
+
+
+def default_url() -> str:
+    """The database where none is named: TOKENMEM_URL, else a file in the working directory."""
+    return os.environ.get("TOKENMEM_URL") or DEFAULT_URL

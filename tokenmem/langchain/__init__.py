@@ -1,0 +1,1 @@
+"""The persistent successors of LangChain's memory and chain."""

@@ -1,0 +1,137 @@
+"""Message: its role, kind, text and payload, and the one way back to the provider's message."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from tokenmem.messages.values import JSONObject
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+PARTIAL = "tokenmem_partial"
+"""The key in a payload that marks a reply which was cut off, so that only its part is stored. Never sent.
+
+Its value is what had arrived besides the text: the beginnings of tool calls, where there are any.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks: system, developer, user, assistant, tool or function.
+        content: the text that a person reads; None where the message has no text.
+        kind: message, tool_call, tool_result, reasoning or other.
+        payload: the provider's message where role and text alone cannot rebuild it, else None. A text
+            content is left out of it: that is `content`.
+        pinned: a pinned message is part of every window.
+        position: its place in the conversation, from 1; 0 while it is not stored.
+        token_count: its cost in tokens by the conversation's counter; 0 while it is not stored.
+        created_at: when the database stored it, in UTC; None while it is not stored.
+    """
+
+    role: str
+    content: str | None = None
+    kind: str = "message"
+    payload: JSONObject | None = None
+    pinned: bool = False
+    position: int = 0
+    token_count: int = 0
+    created_at: datetime | None = None
+
+    @classmethod
+    def system(cls, content: str, *, pinned: bool = False) -> Message:
+        """Instructions to the model."""
+        return cls("system", content, pinned=pinned)
+
+    @classmethod
+    def user(cls, content: str | Sequence[JSONObject], *, pinned: bool = False) -> Message:
+        """What the user says: text, or parts (text, image_url, input_audio, file) as OpenAI defines them."""
+        if isinstance(content, str):
+            return cls("user", content, pinned=pinned)
+        parts = list(content)
+        return cls("user", text_of_parts(parts), payload={"role": "user", "content": parts}, pinned=pinned)
+
+    @classmethod
+    def assistant(
+        cls, content: str | None = None, *, tool_calls: Sequence[Mapping[str, Any]] | None = None
+    ) -> Message:
+        """What the model says, and the tools that it calls, as OpenAI's `tool_calls` list."""
+        if not tool_calls:
+            return cls("assistant", content, payload=_null_content("assistant", content))
+        payload = (_null_content("assistant", content) or {"role": "assistant"}) | {
+            "tool_calls": [dict(call) for call in tool_calls]
+        }
+        return cls("assistant", content, kind="tool_call", payload=payload)
+
+    @classmethod
+    def tool(cls, content: str, *, tool_call_id: str) -> Message:
+        """The result of the tool call with this id."""
+        payload = {"role": "tool", "tool_call_id": tool_call_id}
+        return cls("tool", content, kind="tool_result", payload=payload)
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is the part that had arrived of a reply that was cut off."""
+        return self.payload is not None and PARTIAL in self.payload
+
+    def to_openai(self) -> JSONObject:
+        """The provider's message, equal to the one that went in; the caller may change it."""
+        return provider_message(self.role, self.content, copy.deepcopy(self.payload))
+
+
+class MessageFields:
+    """A Message while it is being made: a frozen class's own __init__ takes six times as long."""
+
+    __slots__ = Message.__slots__
+    role: str
+    content: str | None
+    kind: str
+    payload: JSONObject | None
+    pinned: bool
+    position: int
+    token_count: int
+    created_at: datetime | None
+
+
+def plain_message(role: str, content: str) -> Message:
+    """Message(role, content), on the path that a million messages take."""
+    made: Any = MessageFields()
+    made.role = role
+    made.content = content
+    made.kind = "message"
+    made.payload = made.created_at = None
+    made.pinned = False
+    made.position = made.token_count = 0
+    made.__class__ = Message
+    message: Message = made
+    return message
+
+
+def provider_message(role: str, content: str | None, payload: JSONObject | None) -> JSONObject:
+    """The provider's message, equal to the one that went in; the payload becomes part of it."""
+    if payload is None:
+        return {"role": role, "content": content}
+    payload.pop(PARTIAL, None)
+    if content is None or "content" in payload:
+        return payload
+    if "role" in payload:
+        return {"role": payload.pop("role"), "content": content, **payload}
+    if "output" not in payload and str(payload.get("type")).endswith("_output"):
+        payload["output"] = content  # an item of the Responses API
+    return payload
+
+
+def text_of_parts(parts: Sequence[Any]) -> str | None:
+    """The text among a message's content parts, joined by newlines; None where there is none."""
+    texts = [part if isinstance(part, str) else part.get("text") for part in parts]
+    found = [text for text in texts if isinstance(text, str)]
+    return "\n".join(found) if found else None
+
+
+def _null_content(role: str, content: str | None) -> JSONObject | None:
+    return {"role": role, "content": None} if content is None else None

@@ -1,0 +1,185 @@
+"""Messages from outside: checked, and split into text for people and payload. Nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, get_args
+
+from tokenmem.errors import InvalidMessage
+from tokenmem.messages.items import split_item
+from tokenmem.messages.message import Message, Role, plain_message, text_of_parts
+from tokenmem.messages.values import JSONObject, check_json, is_plain
+
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+class PydanticMessage(Protocol):
+    """A message as the openai package returns it: a pydantic model."""
+
+    def model_dump(self, *, mode: str, exclude_unset: bool) -> dict[str, Any]:
+        """The fields that the provider sent, as JSON values."""
+
+
+MessageLike = Message | Mapping[str, Any] | PydanticMessage
+"""What `append` takes: a Message, an OpenAI message as a dict, or one as the openai package returns it.
+
+An item of the Responses API is a message too: a function_call, its output, reasoning, or any other.
+"""
+
+_PLAIN_ROLES = ("user", "assistant", "system", "developer")
+_RESULT_PARTS = {"tool_result"}
+_CALL_PARTS = {"tool_call", "tool_use"}
+
+
+def parse_messages(messages: Iterable[MessageLike]) -> list[Message]:
+    """Check messages from outside and split each into text for people and payload.
+
+    Raises:
+        InvalidMessage: one of them cannot be stored; the text names its place in the list and why.
+    """
+    if isinstance(messages, (str, bytes, Mapping, Message)) or hasattr(messages, "model_dump"):
+        raise InvalidMessage(f"messages is a single {type(messages).__name__}; pass a list of messages")
+    try:
+        listed = list(messages)
+    except TypeError:
+        raise InvalidMessage(f"messages is a {type(messages).__name__}; pass a list of messages") from None
+    if not listed:
+        raise InvalidMessage("messages is empty; pass at least one message")
+    return [_plain(message) or _parse(message, f"messages[{index}]") for index, message in enumerate(listed)]
+
+
+def parse_message(message: MessageLike) -> Message:
+    """The same for one message."""
+    return _parse(message, "message")
+
+
+def _plain(message: Any) -> Message | None:
+    """A role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
+    if type(message) is dict and message.keys() == {"role", "content"}:
+        role, content = message["role"], message["content"]
+    elif type(message) is Message and message.pinned is False and message.payload is None:
+        role, content = message.role, message.content
+    else:
+        return None
+    if not is_plain(role, content) or role not in _PLAIN_ROLES:
+        return None
+    return plain_message(role, content)
+
+
+def _parse(message: MessageLike, where: str) -> Message:
+    pinned = False
+    if isinstance(message, Message):
+        pinned = message.pinned
+        _check_fields(message, where)
+        original = message.to_openai()
+    elif isinstance(message, Mapping):
+        original = dict(message)
+    elif hasattr(message, "model_dump"):
+        original = message.model_dump(mode="json", exclude_unset=True)
+    else:
+        raise InvalidMessage(f"{where} is a {type(message).__name__}; pass a Message or a dict with a role")
+    check_json(original, where)
+    if "role" not in original and "type" in original:
+        return _parse_item(message, original, where)
+    role = _role(original, where)
+    content = _content(original, where)
+    kind = _kind(role, original, where)
+    if pinned and kind != "message":
+        raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
+    text, payload = _split(original, content)
+    if isinstance(message, Message):
+        _check_derived(message, role, text, where)
+    return Message(role, text, kind=kind, payload=payload, pinned=pinned)
+
+
+def _parse_item(message: MessageLike, item: JSONObject, where: str) -> Message:
+    role, kind, text, payload = split_item(item, where)
+    if isinstance(message, Message):
+        if message.pinned:
+            raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
+        _check_derived(message, role, text, where)
+    return Message(role, text, kind=kind, payload=payload)
+
+
+def _check_derived(message: Message, role: str, text: str | None, where: str) -> None:
+    if (message.role, message.content) != (role, text):
+        raise InvalidMessage(
+            f"{where}: role or content differ from the payload's; change the dict of to_openai() instead"
+        )
+
+
+def _check_fields(message: Message, where: str) -> None:
+    """What a Message made by hand may hold although its types forbid it."""
+    if not isinstance(message.pinned, bool):
+        raise InvalidMessage(f"{where}: pinned is a {type(message.pinned).__name__}; use True or False")
+    payload: Any = message.payload
+    if payload is not None and not isinstance(payload, dict):
+        raise InvalidMessage(f"{where}: the payload is a {type(payload).__name__}; use a dict or None")
+    check_json(payload, where)  # before it is copied
+
+
+def _role(message: JSONObject, where: str) -> str:
+    role = message.get("role")
+    if role not in ROLES:
+        shown = repr(role)[:40] if "role" in message else "missing"
+        raise InvalidMessage(f"{where}: the role is {shown}; use one of {', '.join(ROLES)}")
+    return ROLES[ROLES.index(role)]  # the text itself, where an Enum of the caller's equals it
+
+
+def _content(message: JSONObject, where: str) -> Any:
+    content = message.get("content")
+    if content is None or type(content) is str:
+        return content
+    if isinstance(content, str):
+        return str.__str__(content)  # an Enum's text, not its name
+    if not isinstance(content, list):
+        raise InvalidMessage(
+            f"{where}: the content is a {type(content).__name__}; use text, a list of parts, or None"
+        )
+    for index, part in enumerate(content):
+        if not isinstance(part, (dict, str)):
+            raise InvalidMessage(
+                f"{where}: content[{index}] is a {type(part).__name__}; a part is a dict with a type"
+            )
+    return content
+
+
+def _kind(role: str, message: JSONObject, where: str) -> str:
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise InvalidMessage(f"{where}: tool_calls is not a list of objects; use OpenAI's tool_calls format")
+    parts = _part_types(message.get("content"))
+    if role in ("tool", "function") or parts & _RESULT_PARTS:
+        return "tool_result"
+    if calls or message.get("function_call") or parts & _CALL_PARTS:
+        return "tool_call"
+    return "message"
+
+
+def _part_types(content: Any) -> set[str]:
+    if not isinstance(content, list):
+        return set()
+    types = [part.get("type") for part in content if isinstance(part, dict)]
+    return {name for name in types if isinstance(name, str)}
+
+
+def _split(message: JSONObject, content: Any) -> tuple[str | None, JSONObject | None]:
+    """The text column and the payload column. `Message.to_openai` is the way back."""
+    if isinstance(content, str):
+        rest = {key: value for key, value in message.items() if key != "content"}
+        return content, (rest if len(rest) > 1 else None)
+    return (text_of_parts(content) if isinstance(content, list) else None), message
+
+
+def digest(messages: Sequence[Message]) -> str:
+    """SHA-256 of messages as they would be stored: tells a repeated append from another one."""
+    hashed = hashlib.sha256()
+    for message in messages:
+        text = f"{message.role} {message.content}"
+        if message.payload is not None:
+            text = json.dumps(message.to_openai(), sort_keys=True, separators=(",", ":"))
+        pinned, plain = int(message.pinned), int(message.payload is None)
+        hashed.update(f"{pinned}{plain} {len(text)} {text}".encode())
+    return hashed.hexdigest()

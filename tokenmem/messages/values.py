@@ -1,0 +1,108 @@
+"""JSON values: what both databases can hold and give back equal, and its text."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from tokenmem.errors import InvalidMessage
+
+JSONObject = dict[str, Any]
+
+MAX_NESTING = 200
+"""How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
+
+
+def check_json(value: Any, where: str) -> None:
+    """Check that JSON text can carry the value and give back an equal one, on both engines.
+
+    NUL characters and lone surrogates are refused: PostgreSQL's text holds neither, and SQLite's own
+    functions cut a text at its first NUL.
+
+    Raises:
+        InvalidMessage: it cannot; the text names the place and the remedy.
+    """
+    if isinstance(value, dict) and all(map(is_plain, value, value.values())):
+        return  # most messages, in a third of the time
+    pending = [(value, where, 0)]
+    while pending:
+        item, path, depth = pending.pop()
+        if isinstance(item, str):
+            check_text(item, path)
+        elif isinstance(item, dict):
+            if depth >= MAX_NESTING:
+                raise InvalidMessage(f"{where} nests deeper than {MAX_NESTING} levels; flatten it")
+            for key, inner in item.items():
+                if not isinstance(key, str):
+                    raise InvalidMessage(f"{path} has a key of type {type(key).__name__}; JSON keys are text")
+                check_text(key, f"a key of {path}")
+                pending.append((inner, _inside(path, key), depth + 1))
+        elif isinstance(item, list):
+            if depth >= MAX_NESTING:
+                raise InvalidMessage(f"{where} nests deeper than {MAX_NESTING} levels; flatten it")
+            pending.extend((inner, f"{path}[{index}]", depth + 1) for index, inner in enumerate(item))
+        else:
+            _check_scalar(item, path)
+
+
+def is_plain(key: Any, item: Any) -> bool:
+    if type(key) is not str or type(item) is not str:
+        return False
+    return key.isascii() and item.isascii() and "\x00" not in key and "\x00" not in item
+
+
+def _inside(path: str, key: str) -> str:
+    """Name a place without repeating a key that is text of a person's rather than a field's name."""
+    return f"{path}.{key}" if key.isidentifier() and len(key) <= 40 else f"{path}[…]"
+
+
+def _check_scalar(item: Any, path: str) -> None:
+    if item is None or isinstance(item, bool):
+        return
+    if isinstance(item, float):
+        if math.isfinite(item):
+            return
+        raise InvalidMessage(f"{path} is {item}, which JSON cannot carry; use null or a string")
+    if isinstance(item, int):
+        # Python refuses to print longer ones (sys.set_int_max_str_digits), and no JSON reader takes them.
+        if item.bit_length() <= 4096:
+            return
+        raise InvalidMessage(f"{path} is a whole number of {item.bit_length()} bits; write it as a string")
+    raise InvalidMessage(
+        f"{path} is a {type(item).__name__}; use only dict, list, str, int, float, bool and None"
+    )
+
+
+def check_text(text: str, where: str) -> None:
+    """Check that both databases can hold the text.
+
+    Raises:
+        InvalidMessage: it has a NUL character or half of a surrogate pair; the text names the position.
+    """
+    position = text.find("\x00")
+    if position >= 0:
+        raise InvalidMessage(
+            f"{where} has a NUL character at position {position}, which databases cannot hold; "
+            f'remove it, for example with text.replace("\\x00", "")'
+        )
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(
+            f"{where} has half of a surrogate pair (U+{ord(text[error.start]):04X}) "
+            f"at position {error.start}, "
+            f'which UTF-8 cannot carry; repair it, for example with text.encode("utf-8", "replace").decode()'
+        ) from None
+
+
+def dump_json(value: Any) -> str:
+    """Compact JSON text; other scripts' letters stay readable in the row."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def load_json(text: str) -> Any:
+    """The value back."""
+    return json.loads(text)
