@@ -75,7 +75,7 @@ METHOD = (
   no prompt and no call; how many these are is told below.
 - Agents' logs are those with tools' results in them. Tokens are counted by o200k_base with tokenmem's own
   overheads for messages and calls.
-- `tests/test_prompt_cache.py` holds the guarantee on made-up conversations, on both engines: equal bytes
+- `tests/chat/test_prompt_cache.py` holds the guarantee on made-up conversations, on both engines: equal bytes
   while the start stays, and both bars.""",
 )
 

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import psycopg
 
-from tests import postgres
-from tests.postgres import PostgresServer, driver_url
+from tests.support import postgres
+from tests.support.postgres import PostgresServer, driver_url
 
 ENGINES = ("sqlite", "postgresql")
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}

@@ -58,6 +58,6 @@ $ scripts/benchmark --page                         # only this page, from build/
 It makes an environment of its own (`build/venv-benchmarks`), with the versions in
 `benchmarks/requirements.txt`. What is measured again replaces its own figures and leaves the others; a quick
 run writes a page of its own, `build/benchmarks-quick/performance.md`.
-The query plans behind the windows are guarded by tests (`tests/test_query_plans.py`): the number of rows and
-pages touched, never the time.""",
+The query plans behind the windows are guarded by tests (`tests/database/test_query_plans.py`): the number of
+rows and pages touched, never the time.""",
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests import postgres_keeper
+from tests.support import postgres_keeper
 
 for setting in ("fsync", "full_page_writes", "max_wal_size"):
     del postgres_keeper.SETTINGS[setting]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.postgres import PostgresServer, PostgresUnavailable, running_server
-from tests.stores import VARIANTS, Databases, Direct, Stores
+from tests.support.postgres import PostgresServer, PostgresUnavailable, running_server
+from tests.support.stores import VARIANTS, Databases, Direct, Stores
 from tokenmem import Store
 
 settings.register_profile("default", deadline=None)
@@ -90,7 +90,7 @@ def ready_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Pa
 
 @pytest.fixture(params=VARIANTS)
 def stores(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Stores]:
-    """Opens stores on one migrated database; every engine in both colours."""
+    """Opens stores on one migrated database; every engine, sync and async."""
     opened = Stores(request.param, databases.of(request.param, tmp_path))
     yield opened
     opened.close()
@@ -98,7 +98,7 @@ def stores(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path)
 
 @pytest.fixture
 def store(stores: Stores) -> Store:
-    """A store, on every engine in both colours."""
+    """A store, on every engine, sync and async."""
     return stores.open()
 
 

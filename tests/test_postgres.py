@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from tests.postgres import PostgresServer, driver_url
+from tests.support.postgres import PostgresServer, driver_url
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -57,7 +57,7 @@ def test_the_url_is_one_that_sqlalchemy_opens(database_url: str) -> None:
 
 def test_as_a_tool_it_runs_a_command_against_a_fresh_database() -> None:
     program = "import os, sys; print(os.environ['TOKENMEM_URL']); sys.exit(3)"
-    command = [sys.executable, "-m", "tests.postgres", sys.executable, "-c", program]
+    command = [sys.executable, "-m", "tests.support.postgres", sys.executable, "-c", program]
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert finished.returncode == 3, finished.stderr
     assert finished.stdout.startswith("postgresql+psycopg://")

@@ -33,7 +33,7 @@ def checked_name(value: Any, what: str) -> str:
     """
     if not isinstance(value, str):
         raise InvalidArgument(
-            f"{what} is a {type(value).__name__}; pass a text of 1 to {LONGEST_ID} characters"
+            f"{what} is a {type(value).__name__}; pass a string of 1 to {LONGEST_ID} characters"
         )
     if not 1 <= len(value) <= LONGEST_ID:
         shown = f" ({value[:20]!r}…)" if value else ""
@@ -57,7 +57,7 @@ def checked_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST
         InvalidArgument: it is not; the text names the value.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(f"{what} is {value!r:.40}; pass a whole number")
+        raise InvalidArgument(f"{what} is {value!r:.40}; pass an integer")
     if not least <= value <= most:
         shown = value if abs(value) <= LARGEST_COUNT else f"of {value.bit_length()} bits"
         raise InvalidArgument(f"{what} is {shown}; pass {least} to {most}")

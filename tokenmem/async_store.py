@@ -14,7 +14,7 @@ from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.database.async_engine import async_single_statement_engine, open_async_engine
 from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
 from tokenmem.database.statements import Scope
-from tokenmem.database.urls import default_url, shown
+from tokenmem.database.urls import default_url, redacted
 from tokenmem.edges import StartOn
 from tokenmem.execution.effects import Procedure
 from tokenmem.execution.runners import (
@@ -240,7 +240,7 @@ class AsyncStore:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {shown(self._engine.url)}>"
+        return f"<{type(self).__name__} {redacted(self._engine.url)}>"
 
 
 def _runner(engine: sa.Engine | AsyncEngine, *, own: bool) -> GreenletRunner | ThreadRunner:

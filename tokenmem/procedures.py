@@ -1,4 +1,4 @@
-"""What each public operation does, step by step, written once for both colours.
+"""What each public operation does, step by step, written once for sync and async.
 
 A procedure is a generator. It yields what has to be waited for, gets the answer sent in, and returns the
 result; it does no I/O. Store and AsyncStore run the same procedures, each in its own way.
@@ -30,7 +30,7 @@ from tokenmem.database import migrate
 from tokenmem.database.engine import use_write_ahead_log
 from tokenmem.database.statements import Scope
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
-from tokenmem.execution.effects import Count, Procedure, Read, Write, attempted
+from tokenmem.execution.effects import Count, Procedure, Read, Write, with_retries
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
@@ -65,7 +65,7 @@ class Procedures:
         """See Store.upgrade. `own_file`: whether a SQLite file's journal is ours to choose."""
         if own_file:
             yield Read(use_write_ahead_log)
-        yield from attempted(
+        yield from with_retries(
             Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
         )
 
@@ -85,8 +85,8 @@ class Procedures:
         parsed = parse_messages(messages)
         key = optional_name(idempotency_key, "idempotency_key")
         checked_name(conversation_id, "conversation_id")
-        draft_of = partial(
-            append.Draft,
+        pending_of = partial(
+            append.PendingAppend,
             owner=self._owner(owner),
             title=optional_name(title, "title"),
             metadata=checked_metadata(metadata),
@@ -97,13 +97,13 @@ class Procedures:
         counting = self.counter if counter is None else resolve_counter(counter)
 
         def store(counts: list[int], name: str) -> Write:
-            draft = draft_of(conversation_id, parsed, counts, name)
-            return replace(self.write(append.append, draft), one_statement=len(parsed) <= insert.MANY)
+            pending = pending_of(conversation_id, parsed, counts, name)
+            return replace(self.write(append.append, pending), one_statement=len(parsed) <= insert.MANY)
 
-        stored: Appended = yield from self.counted(parsed, counting, store)
+        stored: Appended = yield from self.count_and_write(parsed, counting, store)
         return stored
 
-    def counted(
+    def count_and_write(
         self, messages: Sequence[Message], counter: TokenCounter, store: Callable[[list[int], str], Write]
     ) -> Procedure[Any]:
         """Count messages and store them; again where the conversation is counted by another counter.
@@ -118,8 +118,8 @@ class Procedures:
         """
         while True:
             counts = yield Count(counter, messages)
-            outcome = yield from attempted(store(counts, counter.name))
-            if not isinstance(outcome, append.OtherCounter):
+            outcome = yield from with_retries(store(counts, counter.name))
+            if not isinstance(outcome, append.CounterMismatch):
                 return outcome
             counter = self.counter_of(outcome.name, counter)
 
@@ -132,20 +132,21 @@ class Procedures:
     ) -> Procedure[list[Appended | None]]:
         """See Store.import_conversations."""
         key = optional_name(idempotency_key, "idempotency_key")
-        drafts = []
+        pending = []
         if not isinstance(conversations, Iterable):
             raise InvalidArgument(f"conversations is a {type(conversations).__name__}; pass a list of them")
         for each in conversations:
             if not isinstance(each, ConversationLine):
                 raise InvalidArgument(
-                    f"a conversation is a {type(each).__name__}; pass what tokenmem.messages.parse_line returns"
+                    f"a conversation is a {type(each).__name__}; "
+                    f"pass what tokenmem.messages.parse_line returns"
                 )
             parsed = parse_messages(each.messages)
             named = counter or each.token_counter
             counting = self.counter if named is None else resolve_counter(named)
             counts = yield Count(counting, parsed)
-            drafts.append(
-                append.Draft(
+            pending.append(
+                append.PendingAppend(
                     checked_name(each.id, "id"),
                     parsed,
                     counts,
@@ -157,7 +158,7 @@ class Procedures:
                     digest=digest(parsed) if key else "",
                 )
             )
-        stored: list[Appended | None] = yield from attempted(self.write(bulk_create.bulk_create, drafts))
+        stored: list[Appended | None] = yield from with_retries(self.write(bulk_create.bulk_create, pending))
         return stored
 
     def window(
@@ -226,7 +227,7 @@ class Procedures:
         self, conversation_id: str, title: str | None, metadata: JSONObject | None
     ) -> Procedure[Conversation]:
         """See Store.update."""
-        changed: Conversation = yield from attempted(
+        changed: Conversation = yield from with_retries(
             self.write(
                 change.update,
                 checked_name(conversation_id, "conversation_id"),
@@ -248,7 +249,7 @@ class Procedures:
         counting = self.counter_of(conversation.token_counter)
         while True:
             (tokens,) = yield Count(counting, [parsed])
-            outcome = yield from attempted(
+            outcome = yield from with_retries(
                 self.write(change.edit, conversation_id, position, parsed, tokens, counting.name, pinned)
             )
             if isinstance(outcome, Message):
@@ -257,7 +258,7 @@ class Procedures:
 
     def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
         """See Store.delete_message."""
-        yield from attempted(
+        yield from with_retries(
             self.write(
                 change.delete_message,
                 checked_name(conversation_id, "conversation_id"),
@@ -267,7 +268,7 @@ class Procedures:
 
     def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
         """See Store.truncate."""
-        removed: int = yield from attempted(
+        removed: int = yield from with_retries(
             self.write(
                 change.truncate,
                 checked_name(conversation_id, "conversation_id"),
@@ -278,7 +279,7 @@ class Procedures:
 
     def fork(self, conversation_id: str, new_id: str, at: int | None) -> Procedure[Conversation]:
         """See Store.fork."""
-        copy: Conversation = yield from attempted(
+        copy: Conversation = yield from with_retries(
             self.write(
                 change.fork,
                 checked_name(conversation_id, "conversation_id"),
@@ -290,11 +291,11 @@ class Procedures:
 
     def delete(self, conversation_id: str) -> Procedure[None]:
         """See Store.delete."""
-        yield from attempted(self.write(change.delete, checked_name(conversation_id, "conversation_id")))
+        yield from with_retries(self.write(change.delete, checked_name(conversation_id, "conversation_id")))
 
     def delete_owner(self, owner: str) -> Procedure[int]:
         """See Store.delete_owner."""
-        removed: int = yield from attempted(self.for_owner(owner).write(change.delete_owner))
+        removed: int = yield from with_retries(self.for_owner(owner).write(change.delete_owner))
         return removed
 
     def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
@@ -302,7 +303,7 @@ class Procedures:
         checked_age(older_than)
         total, after = Purged(0, 0), ""
         while True:
-            step = yield from attempted(self.write(purge.purge, older_than, after, dry_run))
+            step = yield from with_retries(self.write(purge.purge, older_than, after, dry_run))
             total = Purged(
                 total.conversations + step.purged.conversations, total.messages + step.purged.messages
             )
@@ -320,7 +321,7 @@ class Procedures:
             counted[after] = CountedPage.of(page, (yield Count(counting, page.messages)))
             after = page.last
         while page := (
-            yield from attempted(
+            yield from with_retries(
                 self.write(recount.recount, conversation_id, counting.name, list(counted.values()))
             )
         ):

@@ -17,7 +17,7 @@ from tokenmem.database.engine import (
     single_statement_engine,
 )
 from tokenmem.database.statements import Scope
-from tokenmem.database.urls import default_url, shown
+from tokenmem.database.urls import default_url, redacted
 from tokenmem.edges import StartOn
 from tokenmem.execution.effects import Procedure
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner, run
@@ -359,4 +359,4 @@ class Store:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {shown(self._engine.url)}>"
+        return f"<{type(self).__name__} {redacted(self._engine.url)}>"

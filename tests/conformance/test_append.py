@@ -7,7 +7,7 @@ from enum import Enum
 
 import pytest
 
-from tests.stores import Direct, One, Stores, Unit, positions, texts
+from tests.support.stores import Direct, One, Stores, Unit, positions, texts
 from tokenmem import Appended, Message, Store, errors
 
 

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from tests.stores import Stores, Unit, positions, texts
+from tests.support.stores import Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
 
 
 @pytest.fixture
-def counted(stores: Stores) -> Store:
+def count_and_write(stores: Stores) -> Store:
     store = stores.open(counter=Unit())
     store.append("c1", texts(1, 2), owner="ann")
     stores.sql.run("DROP TABLE IF EXISTS orders")

@@ -1,4 +1,4 @@
-"""A turn with a model, on every engine in both colours, through the real client against a scripted server."""
+"""A turn with a model, on every engine, sync and async, through the real client against a scripted server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.stores import Direct, Stores
+from tests.support.stores import Direct, Stores
 from tokenmem import AsyncChat, Chat, Message, Reply, Store, errors
 from tokenmem.counting.model_rules import prompt_tokens
 from tokenmem.testing import Answer, Cut, Failure, ModelServer, Request, Stall, StreamError
@@ -28,7 +28,7 @@ TWO_CALLS = Answer(tool_calls=[("weather", {"city": "Turin"}, "w1"), ("time", {"
 
 
 class Chats:
-    """Chats of a store's colour, in the face of a Chat whatever that is."""
+    """Chats of a store, sync or async, in the face of a Chat."""
 
     def __init__(self, stores: Stores, server: ModelServer) -> None:
         self._stores = stores

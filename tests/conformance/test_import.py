@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.stores import Direct, One, Stores, Unit, texts
+from tests.support.stores import Direct, One, Stores, Unit, texts
 from tokenmem import Appended, Message, Store, errors
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.parsing import parse_messages
@@ -28,7 +28,7 @@ def line(name: str, *numbers: int, **others: Any) -> ConversationLine:
 
 
 @pytest.fixture
-def counted(stores: Stores) -> Store:
+def count_and_write(stores: Stores) -> Store:
     return stores.open(counter=Unit())
 
 

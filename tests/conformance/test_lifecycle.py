@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.stores import Facade, Stores, Unit, pools_of, texts
+from tests.support.stores import Facade, Stores, Unit, pools_of, texts
 from tokenmem import AsyncStore, Message, Store, errors
 
 

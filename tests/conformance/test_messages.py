@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage, ChatCompletionUserMessageParam
 
-from tests.stores import Direct, Stores, positions, same_json
+from tests.support.stores import Direct, Stores, positions, same_json
 from tokenmem import Message, Store, errors
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.stores import Direct, Stores, Unit, texts
+from tests.support.stores import Direct, Stores, Unit, texts
 from tokenmem import AsyncStore, Store, errors
 from tokenmem.messages.json_lines import ConversationLine
 

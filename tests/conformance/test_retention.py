@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.stores import Direct, Stores, Unit, positions, texts
+from tests.support.stores import Direct, Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
 from tokenmem.operations import recount, verify
 
@@ -12,7 +12,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def counted(stores: Stores) -> Store:
+def count_and_write(stores: Stores) -> Store:
     return stores.open(counter=Unit())
 
 

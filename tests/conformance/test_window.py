@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.reference import Reference
-from tests.stores import Direct, One, Stores, Unit, positions, texts
+from tests.support.reference import Reference
+from tests.support.stores import Direct, One, Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -29,7 +29,7 @@ def say(cost: int) -> Message:
 
 
 @pytest.fixture
-def counted(stores: Stores) -> Store:
+def count_and_write(stores: Stores) -> Store:
     return stores.open(counter=Unit())
 
 

@@ -1,4 +1,4 @@
-"""What the arguments of a turn may be, in both colours."""
+"""What the arguments of a turn may be, sync and async."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenmem.chat.tools import Results, result_messages
-from tokenmem.chat.turn import Asked
+from tokenmem.chat.turn import TurnRequest
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, parse_messages
 from tokenmem.messages.values import JSONObject
@@ -22,17 +22,17 @@ def asked_with(
     options: Mapping[str, Any],
     *,
     stream: bool = False,
-) -> Asked:
+) -> TurnRequest:
     """A turn that begins with what the user says, or, with None, with what is there.
 
     Raises:
         InvalidMessage: it cannot be stored.
     """
     if message is None:
-        return Asked(conversation_id, None, key, stream, options)
+        return TurnRequest(conversation_id, None, key, stream, options)
     if isinstance(message, str) or (isinstance(message, (list, tuple)) and message):
         message = Message.user(message)
-    return Asked(conversation_id, parse_messages([message]), key, stream, options)  # type: ignore[list-item]
+    return TurnRequest(conversation_id, parse_messages([message]), key, stream, options)  # type: ignore[list-item]
 
 
 def answered_with(
@@ -42,11 +42,11 @@ def answered_with(
     options: Mapping[str, Any],
     *,
     stream: bool = False,
-) -> Asked:
+) -> TurnRequest:
     """A turn that begins with tool results.
 
     Raises:
         InvalidMessage: one of them is no tool result, or cannot be stored.
         InvalidArgument: two answer the same call.
     """
-    return Asked(conversation_id, result_messages(results), key, stream, options)
+    return TurnRequest(conversation_id, result_messages(results), key, stream, options)

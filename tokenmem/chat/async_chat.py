@@ -14,7 +14,7 @@ from tokenmem.chat.effects import StreamLeft
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results
 from tokenmem.execution.effects import Procedure
-from tokenmem.execution.runners import AsyncBoundRunner, Course, advance_async, run_async
+from tokenmem.execution.runners import AsyncBoundRunner, Execution, advance_async, run_async
 from tokenmem.models import Reply
 
 
@@ -105,14 +105,14 @@ class AsyncChat(BaseChat[AsyncStore]):
             return await run_async(procedure, runner)
 
     async def _stream(self, procedure: Procedure[Reply]) -> AsyncGenerator[str | Reply, None]:
-        course = Course(procedure)
+        execution = Execution(procedure)
         with suppress(StreamLeft):
             async with self._runner() as runner:
-                while (delivery := await advance_async(course, runner)) is not None:
+                while (delivery := await advance_async(execution, runner)) is not None:
                     try:
                         yield delivery.value
                     except GeneratorExit:
-                        course.fail(StreamLeft())
+                        execution.fail(StreamLeft())
                     except BaseException as error:
-                        course.fail(error)
-            yield course.result
+                        execution.fail(error)
+            yield execution.result

@@ -12,7 +12,7 @@ from tokenmem.chat.effects import StreamLeft
 from tokenmem.chat.runners import ModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results
 from tokenmem.execution.effects import Procedure
-from tokenmem.execution.runners import BoundRunner, Course, advance, run
+from tokenmem.execution.runners import BoundRunner, Execution, advance, run
 from tokenmem.models import Reply
 from tokenmem.store import Store
 
@@ -174,13 +174,13 @@ class Chat(BaseChat[Store]):
             return run(procedure, runner)
 
     def _stream(self, procedure: Procedure[Reply]) -> Generator[str | Reply, None, None]:
-        course = Course(procedure)
+        execution = Execution(procedure)
         with closing(self._runner()) as runner, suppress(StreamLeft):
-            while (delivery := advance(course, runner)) is not None:
+            while (delivery := advance(execution, runner)) is not None:
                 try:
                     yield delivery.value
                 except GeneratorExit:
-                    course.fail(StreamLeft())
+                    execution.fail(StreamLeft())
                 except BaseException as error:
-                    course.fail(error)
-            yield course.result
+                    execution.fail(error)
+            yield execution.result

@@ -12,7 +12,7 @@ def opened(client: Any, *, is_async: bool) -> Any:
     """The client, checked; without one OpenAI's own, which reads OPENAI_API_KEY and OPENAI_BASE_URL.
 
     Raises:
-        InvalidArgument: it is none, or of the other colour.
+        InvalidArgument: it is none, or sync where it must be async, or the reverse.
     """
     if client is None:
         from openai import AsyncOpenAI, OpenAI  # half a second

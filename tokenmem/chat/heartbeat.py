@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tokenmem.execution.effects import Write
 from tokenmem.execution.runners import Runner
+from tokenmem.forks import reset_after_fork
 
 BEAT = 5.0
 """Seconds between two signs of life of a call: a third of `operations.calls.LEASE`."""
@@ -36,17 +36,15 @@ class Heart:
 
     def __init__(self) -> None:
         self._forget()
+        reset_after_fork(self, Heart._forget)
 
     def _forget(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._calls: set[Call] = set()
 
     def start(self, runner: Runner, write: Write) -> Call:
         """Begin; what is returned stops it."""
-        if self._process != os.getpid():  # forked: the thread and its calls are the parent's
-            self._forget()
         call = Call(runner, write, time.monotonic() + BEAT)
         with self._lock:
             self._calls.add(call)
@@ -78,7 +76,7 @@ class Heart:
             if call not in self._calls:  # it has ended meanwhile
                 return
             with suppress(Exception):  # one call's database is away; the thread beats for all the others
-                call.runner.step(call.write)
+                call.runner.run(call.write)
             call.due = time.monotonic() + BEAT
 
 

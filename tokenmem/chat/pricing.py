@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenmem.chat.prompt import no_result_for
 from tokenmem.chat.settings import Settings
-from tokenmem.counting.model_rules import correction, saved_by_instructions
+from tokenmem.counting.model_rules import difference, saved_by_instructions
 from tokenmem.errors import InvalidArgument
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import load_json
@@ -42,10 +42,10 @@ def _whole(settings: Settings, window: Window, counter: str) -> Prompt:
     plain = window.plain() if own and api.takes_plain else None
     if plain:  # most conversations: no Message need be made
         replies = sum(1 for message in plain if message["role"] == "assistant")
-        return Prompt(plain, window.token_count + replies * correction(model, _A_REPLY))
+        return Prompt(plain, window.token_count + replies * difference(model, _A_REPLY))
     messages = api.prepare(window.messages, no_result_for(settings.no_result_tokens))
     count = _stored if own else settings.counter.count
-    tokens = sum(count(message) + correction(model, message) for message in messages)
+    tokens = sum(count(message) + difference(model, message) for message in messages)
     return Prompt(api.render(messages), tokens)
 
 

@@ -1,4 +1,4 @@
-"""How a chat runs the steps of a turn, in two colours: the database's by its store, the others itself."""
+"""How a chat runs the effects of a turn, sync and async: the database's by its store, the others itself."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tokenmem.callables import is_async, is_left_unawaited
 from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
 from tokenmem.chat.heartbeat import BEAT, Call, heart
 from tokenmem.errors import InvalidArgument
-from tokenmem.execution.effects import Count, Step, Write
+from tokenmem.execution.effects import Count, Effect, Write
 from tokenmem.execution.runners import AsyncRunner, Runner
 
 T = TypeVar("T")
 
 
 class ModelRunner:
-    """Steps of one turn, waiting for each.
+    """Effects of one turn, waiting for each.
 
     Args:
-        store: runs the database's steps.
+        store: runs the database's effects.
         endpoint: sends a request to the model.
     """
 
@@ -33,42 +33,42 @@ class ModelRunner:
         self._endpoint = endpoint
         self._beating: Call | None = None
 
-    def step(self, step: Step) -> Any:
-        """Run one step."""
-        own = _OWN.get(type(step))
-        return self._store.step(step) if own is None else own(self, step)
+    def run(self, effect: Effect) -> Any:
+        """Run one effect."""
+        own = _OWN.get(type(effect))
+        return self._store.run(effect) if own is None else own(self, effect)
 
-    def ask(self, step: Ask) -> Any:
+    def ask(self, effect: Ask) -> Any:
         """Send a request to the model."""
-        answer = self._endpoint(**step.request)
+        answer = self._endpoint(**effect.request)
         if is_left_unawaited(answer):
             raise InvalidArgument("the model can only be awaited; use AsyncChat")
         return answer
 
-    def next(self, step: Next) -> Any:
+    def next(self, effect: Next) -> Any:
         """The next event of a stream."""
-        return next(step.stream, END)
+        return next(effect.stream, END)
 
-    def close_stream(self, step: Close) -> None:
+    def close_stream(self, effect: Close) -> None:
         """Close a stream; that it cannot be closed changes nothing."""
-        close = getattr(step.stream, "close", None)
+        close = getattr(effect.stream, "close", None)
         with suppress(Exception):
             if callable(close):
                 close()
 
-    def pause(self, step: Pause) -> None:
+    def pause(self, effect: Pause) -> None:
         """Wait."""
-        time.sleep(step.seconds)
+        time.sleep(effect.seconds)
 
-    def keep_alive(self, step: KeepAlive) -> None:
+    def keep_alive(self, effect: KeepAlive) -> None:
         """Start to say that the call is running, or stop."""
         self.close()
-        if step.write is not None:
-            self._beating = heart.start(self._store, step.write)
+        if effect.write is not None:
+            self._beating = heart.start(self._store, effect.write)
 
-    def invoke(self, step: Invoke) -> list[Any]:
+    def invoke(self, effect: Invoke) -> list[Any]:
         """Call functions, one after the other."""
-        return [_returned(invocation) for invocation in step.invocations]
+        return [_returned(invocation) for invocation in effect.invocations]
 
     def close(self) -> None:
         """Say no more that the call is running."""
@@ -91,10 +91,10 @@ class AsyncModelRunner:
     """The same without blocking the event loop.
 
     A transaction that has begun is never left half way: a cancellation waits until it has ended, and comes at
-    the next step that is not the database's, where the turn can still record it.
+    the next effect that is not the database's, where the turn can still record it.
 
     Args:
-        store: runs the database's steps.
+        store: runs the database's effects.
         endpoint: sends a request to the model.
         blocking: whether that blocks, and needs a thread.
     """
@@ -107,14 +107,14 @@ class AsyncModelRunner:
         self._beating: asyncio.TimerHandle | None = None
         self._beats: set[asyncio.Task[None]] = set()  # else nobody would hold the one that is under way
 
-    async def step(self, step: Step) -> Any:
-        """Run one step."""
-        own = _ASYNC_OWN.get(type(step))
+    async def run(self, effect: Effect) -> Any:
+        """Run one effect."""
+        own = _ASYNC_OWN.get(type(effect))
         if own is not None:
-            return await own(self, step)
-        if isinstance(step, (Write, Count)):  # a part of a reply is counted before it is stored
-            return await self._to_its_end(self._store.step(step))
-        return await self._store.step(step)
+            return await own(self, effect)
+        if isinstance(effect, (Write, Count)):  # a part of a reply is counted before it is stored
+            return await self._to_its_end(self._store.run(effect))
+        return await self._store.run(effect)
 
     def raise_cancelled(self) -> None:
         """Raise the cancellation that has been held back."""
@@ -131,37 +131,37 @@ class AsyncModelRunner:
                 self._cancelled = cancelled
         return task.result()
 
-    async def ask(self, step: Ask) -> Any:
+    async def ask(self, effect: Ask) -> Any:
         """Send a request to the model."""
         self.raise_cancelled()
         if self._blocking:
-            answer = await asyncio.to_thread(self._endpoint, **step.request)
+            answer = await asyncio.to_thread(self._endpoint, **effect.request)
         else:
-            answer = self._endpoint(**step.request)
+            answer = self._endpoint(**effect.request)
         return await answer if inspect.isawaitable(answer) else answer
 
-    async def next(self, step: Next) -> Any:
+    async def next(self, effect: Next) -> Any:
         """The next event of a stream."""
         self.raise_cancelled()
-        return await anext(step.stream, END)
+        return await anext(effect.stream, END)
 
-    async def close_stream(self, step: Close) -> None:
+    async def close_stream(self, effect: Close) -> None:
         """Close a stream; that it cannot be closed changes nothing."""
-        close = getattr(step.stream, "close", None) or getattr(step.stream, "aclose", None)
+        close = getattr(effect.stream, "close", None) or getattr(effect.stream, "aclose", None)
         with suppress(Exception):
             if callable(close):
                 await self._to_its_end(close())
 
-    async def pause(self, step: Pause) -> None:
+    async def pause(self, effect: Pause) -> None:
         """Wait."""
         self.raise_cancelled()
-        await asyncio.sleep(step.seconds)
+        await asyncio.sleep(effect.seconds)
 
-    async def keep_alive(self, step: KeepAlive) -> None:
+    async def keep_alive(self, effect: KeepAlive) -> None:
         """Start to say that the call is running, or stop."""
         self.close()
-        if step.write is not None:
-            self._beat_later(step.write)
+        if effect.write is not None:
+            self._beat_later(effect.write)
 
     def _beat_later(self, write: Write) -> None:
         loop = asyncio.get_running_loop()
@@ -169,15 +169,15 @@ class AsyncModelRunner:
 
     async def _beat(self, write: Write) -> None:
         with suppress(Exception):  # a call outlives a database that is away for a while
-            await self._store.step(write)
+            await self._store.run(write)
         self._beats.clear()
         if self._beating is not None:
             self._beat_later(write)
 
-    async def invoke(self, step: Invoke) -> list[Any]:
+    async def invoke(self, effect: Invoke) -> list[Any]:
         """Call functions, all at once; those that would block in threads."""
         self.raise_cancelled()
-        return list(await asyncio.gather(*map(_returned_async, step.invocations)))
+        return list(await asyncio.gather(*map(_returned_async, effect.invocations)))
 
     def close(self) -> None:
         """Say no more that the call is running."""

@@ -220,7 +220,7 @@ def option_tokens(options: Mapping[str, Any], counter: TokenCounter) -> int:
 
 def _check_instructions(instructions: Any) -> None:
     if not isinstance(instructions, str):
-        raise InvalidArgument(f"instructions is a {type(instructions).__name__}; pass a text or None")
+        raise InvalidArgument(f"instructions is a {type(instructions).__name__}; pass a string or None")
     try:
         check_text(instructions, "instructions")
     except InvalidMessage as error:

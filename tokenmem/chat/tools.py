@@ -12,7 +12,7 @@ from tokenmem.arguments import checked_choice, checked_number, optional_name
 from tokenmem.chat.apis.replies import scrubbed
 from tokenmem.chat.effects import Invocation, Invoke
 from tokenmem.chat.prompt import calls_beside, unanswered
-from tokenmem.chat.turn import Asked, Turns
+from tokenmem.chat.turn import TurnRequest, Turns
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.errors import (
     IdempotencyConflict,
@@ -79,7 +79,7 @@ def text_of(value: Any) -> str:
 class ResultTurns(Turns):
     """The turns of a chat that uses tools."""
 
-    def answer_calls(self, asked: Asked) -> Procedure[Reply]:
+    def answer_calls(self, asked: TurnRequest) -> Procedure[Reply]:
         """Store the results of the newest tool calls, ask the model, store its reply."""
         given = asked.messages
         asked = replace(asked, check=_check_of(asked.conversation_id, asked.messages or ()), given=given)
@@ -113,7 +113,7 @@ class ResultTurns(Turns):
 
     def run(
         self,
-        asked: Asked,
+        asked: TurnRequest,
         functions: Functions,
         max_calls: int,
         on_error: OnError,
@@ -136,7 +136,7 @@ class ResultTurns(Turns):
         return reply
 
     def _round(
-        self, asked: Asked, reply: Reply, functions: Functions, on_error: OnError, number: int
+        self, asked: TurnRequest, reply: Reply, functions: Functions, on_error: OnError, number: int
     ) -> Procedure[Reply]:
         """Call the functions of one reply and send their results; what a repeated run has stored stays."""
         asked = replace(asked, messages=None, key=_key_of_round(asked.key, number))

@@ -1,4 +1,4 @@
-"""A turn with a model, step by step, written once for both colours and for streams.
+"""A turn with a model, step by step, written once for sync and async and for streams.
 
 The user's message is stored and the window loaded in one transaction; the model is asked with no connection
 held; its reply and the record of the call are stored in another. However the call ends, it is recorded.
@@ -21,14 +21,14 @@ from tokenmem.chat.pricing import prompt_of
 from tokenmem.chat.settings import Settings, check_options, option_tokens
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError, WindowTooSmall
-from tokenmem.execution.effects import Deliver, Procedure, Write, attempted
+from tokenmem.execution.effects import Deliver, Procedure, Write, with_retries
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import digest
 from tokenmem.models import Reply, Window
 from tokenmem.operations import begin_call, calls, end_call
-from tokenmem.operations.append import Draft
-from tokenmem.operations.begin_call import Begun, Opening, Running
-from tokenmem.operations.calls import Answered
+from tokenmem.operations.append import PendingAppend
+from tokenmem.operations.begin_call import Opening, Running, StartedCall
+from tokenmem.operations.calls import FinishedCall
 from tokenmem.operations.end_call import Ended, Outcome
 from tokenmem.procedures import Procedures
 
@@ -42,7 +42,7 @@ Check = Callable[[Window, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TurnRequest:
     """What is asked for: the caller's arguments of one turn, checked.
 
     Attributes:
@@ -93,24 +93,24 @@ class Turns:
         chosen = self.procedures.counter
         return chosen if chosen.name != DEFAULT_COUNTER else self.settings.counter
 
-    def turn(self, asked: Asked) -> Procedure[Reply]:
+    def turn(self, asked: TurnRequest) -> Procedure[Reply]:
         """Store what was said, ask the model, store its reply."""
         checked_name(asked.conversation_id, "conversation_id")
         optional_name(asked.key, "idempotency_key")
         check_options(asked.options, self.settings.api)
         begun = yield from self._begin(asked)
-        if isinstance(begun, Begun):
+        if isinstance(begun, StartedCall):
             return (yield from self._call(asked, begun))
         return (yield from self._replay(asked, begun))
 
-    def _replay(self, asked: Asked, answered: Answered) -> Procedure[Reply]:
+    def _replay(self, asked: TurnRequest, answered: FinishedCall) -> Procedure[Reply]:
         """The stored reply, delivered whole."""
         reply = _reply(answered.messages, _text_of(answered.messages), answered, replayed=True)
         if asked.stream and reply.text:
             yield Deliver(reply.text)
         return reply
 
-    def _begin(self, asked: Asked) -> Procedure[Begun | Answered]:
+    def _begin(self, asked: TurnRequest) -> Procedure[StartedCall | FinishedCall]:
         """The first transaction; waits where another process is answering the same request."""
         while True:
             try:
@@ -118,30 +118,30 @@ class Turns:
             except WindowTooSmall as error:
                 raise self._too_small(error) from None
             state: Any = (yield from self._wait(asked)) if isinstance(begun, Running) else begun
-            if isinstance(state, (Begun, Answered)):
+            if isinstance(state, (StartedCall, FinishedCall)):
                 return state
 
-    def open(self, asked: Asked) -> Procedure[Any]:
+    def open(self, asked: TurnRequest) -> Procedure[Any]:
         """One try of the first transaction."""
         messages = asked.messages
         if messages is None:
             opening = self._opening(asked, ())
-            return (yield from attempted(self.procedures.write(begin_call.begin, None, opening)))
+            return (yield from with_retries(self.procedures.write(begin_call.begin, None, opening)))
 
         def store(counts: list[int], name: str) -> Write:
             told = digest(asked.given or messages) if asked.key else ""
-            draft = self._draft(asked, messages, counts, name, key=asked.key, digest=told)
-            return self.procedures.write(begin_call.begin, draft, self._opening(asked, counts))
+            pending = self._draft(asked, messages, counts, name, key=asked.key, digest=told)
+            return self.procedures.write(begin_call.begin, pending, self._opening(asked, counts))
 
-        return (yield from self.procedures.counted(messages, self.counter, store))
+        return (yield from self.procedures.count_and_write(messages, self.counter, store))
 
     def _draft(
-        self, asked: Asked, messages: Sequence[Message], counts: Sequence[int], name: str, **more: Any
-    ) -> Draft:
+        self, asked: TurnRequest, messages: Sequence[Message], counts: Sequence[int], name: str, **more: Any
+    ) -> PendingAppend:
         owner = self.procedures.scope.owner
-        return Draft(asked.conversation_id, messages, counts, name, owner=owner, **more)
+        return PendingAppend(asked.conversation_id, messages, counts, name, owner=owner, **more)
 
-    def _opening(self, asked: Asked, new: Sequence[int]) -> Opening:
+    def _opening(self, asked: TurnRequest, new: Sequence[int]) -> Opening:
         chosen = self.settings
         options = option_tokens(asked.options, chosen.counter)
         return Opening(
@@ -159,7 +159,7 @@ class Turns:
             key=asked.key,
         )
 
-    def _wait(self, asked: Asked) -> Procedure[Any]:
+    def _wait(self, asked: TurnRequest) -> Procedure[Any]:
         """How the same request stands that another process was answering, when it is no longer running."""
         seconds = 0.02
         while True:
@@ -184,7 +184,7 @@ class Turns:
             f"the reply; nothing was stored: raise token_limit",
         )
 
-    def _call(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
+    def _call(self, asked: TurnRequest, begun: StartedCall) -> Procedure[Reply]:
         """Ask the model and record how that ends."""
         yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
         clock = _Clock()
@@ -215,7 +215,7 @@ class Turns:
             yield Deliver(reply.text)  # stored before: who leaves now has had all of it
         return reply
 
-    def _request(self, asked: Asked, sent: Sequence[Any], streams: bool) -> dict[str, Any]:
+    def _request(self, asked: TurnRequest, sent: Sequence[Any], streams: bool) -> dict[str, Any]:
         chosen = self.settings
         head = {**chosen.head, **asked.options}
         if chosen.cache_key:
@@ -238,7 +238,7 @@ class Turns:
                 request = {key: value for key, value in request.items() if key != name}
 
     def _record_failure(
-        self, asked: Asked, begun: Begun, part: Answer, clock: _Clock, error: BaseException
+        self, asked: TurnRequest, begun: StartedCall, part: Answer, clock: _Clock, error: BaseException
     ) -> Procedure[None]:
         """Store what had arrived, and that the call failed or was cancelled; the error itself goes on."""
         status = "error" if isinstance(error, Exception) else "cancelled"
@@ -249,7 +249,9 @@ class Turns:
         except Exception as second:
             error.add_note(f"tokenmem could not record the call: {type(second).__name__}: {second}")
 
-    def _end(self, asked: Asked, begun: Begun, answer: Answer, outcome: Outcome) -> Procedure[Reply]:
+    def _end(
+        self, asked: TurnRequest, begun: StartedCall, answer: Answer, outcome: Outcome
+    ) -> Procedure[Reply]:
         """The second transaction, tried again while the database is away: the reply is not to be lost.
 
         Nor is it to an impatient user: a first Ctrl-C waits until it is stored.
@@ -278,36 +280,36 @@ class Turns:
             replace(message, position=position, token_count=count)
             for position, (message, count) in enumerate(zip(answer.messages, counts, strict=True), first)
         ]
-        return _reply(stored, answer.text, Answered(ended.call, begun.window, stored))
+        return _reply(stored, answer.text, FinishedCall(ended.call, begun.window, stored))
 
     def _store_end(
-        self, asked: Asked, begun: Begun, messages: Sequence[Message], outcome: Outcome
+        self, asked: TurnRequest, begun: StartedCall, messages: Sequence[Message], outcome: Outcome
     ) -> Procedure[tuple[Ended, Sequence[int]]]:
         place = (asked.conversation_id, begun.number)
         if not messages:
-            ended: Ended = yield from attempted(self._end_write(place, None, outcome))
+            ended: Ended = yield from with_retries(self._end_write(place, None, outcome))
             return ended, ()
         counted: Sequence[int] = ()
 
         def store(counts: list[int], name: str) -> Write:
             nonlocal counted
             counted = counts
-            draft = self._draft(asked, messages, counts, name, must_exist=True)
-            return self._end_write(place, draft, outcome)
+            pending = self._draft(asked, messages, counts, name, must_exist=True)
+            return self._end_write(place, pending, outcome)
 
-        ended = yield from self.procedures.counted(messages, self.counter, store)
+        ended = yield from self.procedures.count_and_write(messages, self.counter, store)
         return ended, counted
 
-    def _end_write(self, place: tuple[str, int], draft: Draft | None, outcome: Outcome) -> Write:
-        write = self.procedures.write(end_call.end, *place, draft, outcome)
-        return replace(write, one_statement=end_call.is_one_statement(draft))
+    def _end_write(self, place: tuple[str, int], pending: PendingAppend | None, outcome: Outcome) -> Write:
+        write = self.procedures.write(end_call.end, *place, pending, outcome)
+        return replace(write, one_statement=end_call.is_one_statement(pending))
 
-    def _ended_before(self, asked: Asked, begun: Begun) -> Procedure[Reply]:
+    def _ended_before(self, asked: TurnRequest, begun: StartedCall) -> Procedure[Reply]:
         """The reply that an earlier try has stored, or, had we been taken for dead, the other one's."""
         found = yield self.procedures.read(end_call.ended, asked.conversation_id, begun.number)
         if found is None and asked.key is not None:
             found = yield from self._wait(asked)
-        if not isinstance(found, Answered):
+        if not isinstance(found, FinishedCall):
             raise ModelError("the call was taken for dead, and its reply is not stored; ask again")
         return (yield from self._replay(replace(asked, stream=False), found))
 
@@ -344,7 +346,9 @@ def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = Non
     )
 
 
-def _reply(messages: Sequence[Message], text: str, answered: Answered, *, replayed: bool = False) -> Reply:
+def _reply(
+    messages: Sequence[Message], text: str, answered: FinishedCall, *, replayed: bool = False
+) -> Reply:
     message = main_message(messages) if messages else Message.assistant("")
     calls_asked = tool_calls_of(messages)
     return Reply(text, message, answered.window, answered.call, tuple(messages), calls_asked, replayed)

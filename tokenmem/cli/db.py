@@ -149,6 +149,6 @@ def connected(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _place(url: sa.URL) -> str:
-    from tokenmem.database.urls import shown
+    from tokenmem.database.urls import redacted
 
-    return shown(url)
+    return redacted(url)

@@ -61,7 +61,7 @@ def opened(
     """
     from tokenmem.counting.counters import DEFAULT_COUNTER
     from tokenmem.database.engine import default_schema
-    from tokenmem.database.urls import parse_url, shown
+    from tokenmem.database.urls import parse_url, redacted
     from tokenmem.errors import InvalidArgument
     from tokenmem.store import Store
 
@@ -71,8 +71,8 @@ def opened(
         raise Failure(f"--url: {error}") from None
     if not create and is_missing_file(parsed):
         raise Failure(
-            f"{shown(parsed)}: there is no such file; name another in --url or TOKENMEM_URL, or create "
-            f"it with `tokenmem db upgrade --url {shown(parsed)}`"
+            f"{redacted(parsed)}: there is no such file; name another in --url or TOKENMEM_URL, or create "
+            f"it with `tokenmem db upgrade --url {redacted(parsed)}`"
         )
     with Store(parsed, counter=counter or DEFAULT_COUNTER, schema=schema) as store:
         yield Database(store.engine, default_schema(store.engine.dialect.name, schema), store)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import hashlib
-import os
 import re
-import threading
 import unicodedata
 import zlib
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenmem.errors import UnknownTokenCounter
+from tokenmem.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -54,17 +53,7 @@ _REMEDY = (
 )
 
 _loaded: dict[str, Encoding] = {}
-_loading = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """Give a forked child a free lock: the thread that held it may not exist there."""
-    global _loading
-    _loading = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_loading = ForkSafeLock()
 
 
 def encoding_name(name: str) -> str:

@@ -71,7 +71,7 @@ class Patches:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelFamily:
     """Models whose requests are billed alike.
 
     Attributes:
@@ -110,9 +110,9 @@ class Family:
 # would be at most 4.
 #
 # Images: OpenAI, "Images and vision", platform.openai.com/docs/guides/images-vision#calculating-costs.
-_GPT_4O = Family("gpt-4o", False, "o200k_base", 3, 0, 3, 0, True, Tiles(85, 170))
+_GPT_4O = ModelFamily("gpt-4o", False, "o200k_base", 3, 0, 3, 0, True, Tiles(85, 170))
 _GPT_4 = replace(_GPT_4O, name="gpt-4", encoding="cl100k_base", cheap_calls=False)
-_GPT_5 = Family("gpt-5", True, "o200k_base", 2, 2, 85, 85, False, Tiles(70, 140))
+_GPT_5 = ModelFamily("gpt-5", True, "o200k_base", 2, 2, 85, 85, False, Tiles(70, 140))
 # No bill of an o-series model with tools or earlier replies is known: as gpt-5, which is the most.
 _O_SERIES = replace(_GPT_5, name="o-series", image=Tiles(75, 150))
 # One recording: o1-mini is told 8 tokens more than other models of the series, whatever was sent.
@@ -122,7 +122,7 @@ _UNKNOWN = replace(_GPT_5, name="unknown", reasoning=False, opening=3, image=Til
 # The first that is found in a model's name, at a word's beginning. From gpt-5.2 on images are patches by what
 # users were billed, 1.2 tokens each and up to 2,500 (community.openai.com/t/1377015); the guide has more for
 # small models, and that is taken.
-_MODELS: tuple[tuple[str, Family], ...] = (
+_MODELS: tuple[tuple[str, ModelFamily], ...] = (
     (r"gpt-?4o-mini", replace(_GPT_4O, image=Tiles(2_833, 5_667))),
     (r"gpt-?4\.1-mini", replace(_GPT_4O, image=Patches(1.62))),
     (r"gpt-?4\.1-nano", replace(_GPT_4O, image=Patches(2.46))),
@@ -154,7 +154,7 @@ _PER_HOSTED_TOOL = 400
 
 
 @functools.lru_cache(maxsize=256)
-def family_of(model: str) -> Family:
+def family_of(model: str) -> ModelFamily:
     """The family by a model's name: dated, fine-tuned, with a provider's prefix, or an Azure deployment's.
 
     A name that tells nothing gets the rules that give the most tokens.
@@ -177,7 +177,7 @@ def request_tokens(model: str, tools: Sequence[Tool] | None = None, *, has_instr
     return family.opening + _tools_tokens(family, tools, has_instructions=has_instructions)
 
 
-def correction(model: str, message: Message) -> int:
+def difference(model: str, message: Message) -> int:
     """What this model's bill for the message differs from `TiktokenCounter`'s count of it, in tokens.
 
     That is the counter by the family's own encoding. 0 for plain text, but for the channel of a reply.
@@ -208,7 +208,7 @@ def prompt_tokens(model: str, messages: Iterable[MessageLike], tools: Sequence[T
     total = request_tokens(model, tools, has_instructions=False) - saved_by_instructions(
         model, tools, parsed[0]
     )
-    return total + sum(counter.count(message) + correction(model, message) for message in parsed)
+    return total + sum(counter.count(message) + difference(model, message) for message in parsed)
 
 
 def saved_by_instructions(model: str, tools: Sequence[Tool] | None, first: Message) -> int:
@@ -230,7 +230,7 @@ def _merged(counter: TiktokenCounter, instructions: str) -> int:
     return int(counter.count_text(f"{instructions}\n\n") == counter.count_text(instructions))
 
 
-def _tools_tokens(family: Family, tools: Sequence[Tool] | None, *, has_instructions: bool) -> int:
+def _tools_tokens(family: ModelFamily, tools: Sequence[Tool] | None, *, has_instructions: bool) -> int:
     count_text = TiktokenCounter(family.encoding).count_text
     functions: list[Tool] = []
     total = 0
@@ -274,7 +274,7 @@ def _calls_of(payload: Mapping[str, Any]) -> list[Any]:
     return [payload] if payload.get("type") == "function_call" else []
 
 
-def _calls_correction(family: Family, message: Message) -> int:
+def _calls_correction(family: ModelFamily, message: Message) -> int:
     payload = message.payload or {}
     calls = _calls_of(payload)
     if not calls:
@@ -317,7 +317,7 @@ def _compact(arguments: str) -> str:
         return arguments
 
 
-def _parts_correction(family: Family, parts: Sequence[Any]) -> int:
+def _parts_correction(family: ModelFamily, parts: Sequence[Any]) -> int:
     """Images by the family's formula, and neighbouring texts as one: they are billed without a border."""
     total = 0
     counter = TiktokenCounter(family.encoding)
@@ -336,7 +336,7 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type") in types and isinstance(part.get("text"), str)
 
 
-def _image_correction(family: Family, part: Any) -> int:
+def _image_correction(family: ModelFamily, part: Any) -> int:
     if not isinstance(part, Mapping) or part.get("type") not in ("image_url", "input_image"):
         return 0
     is_low, size = image_of(part)

@@ -12,10 +12,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tokenmem.database.engine import (
     SINGLE_STATEMENTS,
     check_dialect,
+    fork_safe,
     leave_demoted_server,
     open_engine,
     postgresql_arguments,
-    remembered,
 )
 from tokenmem.database.urls import checked_options, parse_url
 from tokenmem.errors import InvalidArgument
@@ -28,7 +28,7 @@ def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine 
     """
     if isinstance(url, AsyncEngine):
         check_dialect(url.sync_engine)
-        remembered(url.sync_engine)
+        fork_safe(url.sync_engine)
         return url
     if isinstance(url, sa.Engine):
         if url.dialect.name != "sqlite":
@@ -52,5 +52,5 @@ def _async_postgresql_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     arguments = postgresql_arguments(url) | options
     engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **arguments)
     event.listen(engine.sync_engine, "handle_error", leave_demoted_server)
-    remembered(engine.sync_engine)
+    fork_safe(engine.sync_engine)
     return engine

@@ -7,8 +7,9 @@ import os
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from tokenmem.database import sqlalchemy_internals
 from tokenmem.database.statements import READ_ONLY_STATE
-from tokenmem.database.urls import shown
+from tokenmem.database.urls import redacted
 from tokenmem.errors import (
     DatabaseError,
     DatabaseUnavailable,
@@ -24,7 +25,7 @@ _SCHEMA_TEXTS = ("no such table", "no such column", "has no column named", "no s
 _UNAVAILABLE_TEXTS = ("locked", "unable to open", "readonly", "disk", "busy")
 
 
-class TryAgain(DatabaseUnavailable):
+class WriteConflict(DatabaseUnavailable):
     """Another process was faster; nothing was stored, and repeating at once is expected to succeed."""
 
 
@@ -53,15 +54,17 @@ def _translated(error: Exception, url: sa.URL) -> TokenmemError | None:
         return None
     if isinstance(error, exc.TimeoutError):
         return DatabaseUnavailable(
-            f"{shown(url)}: every connection of the pool is in use; raise pool_size or max_overflow"
+            f"{redacted(url)}: every connection of the pool is in use; raise pool_size or max_overflow"
         )
     if isinstance(error, exc.DBAPIError):
         return _translate(error, url)
     if isinstance(error, exc.SQLAlchemyError):
-        return DatabaseError(f"{shown(url)}: {type(error).__name__}: {error._message()}")
+        return DatabaseError(
+            f"{redacted(url)}: {type(error).__name__}: {sqlalchemy_internals.message_of(error)}"
+        )
     if isinstance(error, UnicodeError):
         return DatabaseError(
-            f"{shown(url)}: its connection does not carry all of Unicode; "
+            f"{redacted(url)}: its connection does not carry all of Unicode; "
             f"give the engine connect_args={{'client_encoding': 'utf8'}}"
         )
     return _translate(exc.DBAPIError("", None, error), url) if _of_driver(error) else None
@@ -81,14 +84,14 @@ def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutO
     text = text.partition(" with text ")[0]  # SQLite's driver quotes what is no UTF-8
     if (state in _SCHEMA_STATES) if state else any(known in text for known in _SCHEMA_TEXTS):
         return SchemaOutOfDate(
-            f"{shown(url)} has no tokenmem tables of this version ({text}); "
+            f"{redacted(url)} has no tokenmem tables of this version ({text}); "
             f"run `tokenmem db upgrade` on it or call store.upgrade()"
         )
-    where = f"{shown(url)}: {text}"
+    where = f"{redacted(url)}: {text}"
     if url.get_backend_name() == "sqlite":
         return _translate_sqlite(where, text, url)
     if state in _CONFLICT_STATES:
-        return TryAgain(f"{where}; try again")
+        return WriteConflict(f"{where}; try again")
     lost = error.connection_invalidated or (state is None and isinstance(error, exc.OperationalError))
     if lost or (state or "").startswith(_RETRYABLE_STATES):
         return DatabaseUnavailable(f"{where}; check that the server runs and try again")

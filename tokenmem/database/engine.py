@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -13,11 +11,12 @@ from sqlalchemy.pool import QueuePool
 
 from tokenmem.database.schema import DEFAULT_SCHEMA, checked_schema
 from tokenmem.database.statements import OWN_ENGINE, Scope, Statement, is_demoted
-from tokenmem.database.urls import _URL_HELP, checked_options, parse_url
+from tokenmem.database.urls import URL_HELP, checked_options, parse_url
 from tokenmem.errors import (
     DatabaseError,
     InvalidArgument,
 )
+from tokenmem.forks import reset_after_fork
 
 BUSY_TIMEOUT = 60.0
 """Seconds that a SQLite writer waits for another one, unless the URL says timeout."""
@@ -28,18 +27,6 @@ CONNECT_TIMEOUT = 10
 OLDEST_SQLITE = (3, 38, 0)
 """RETURNING came with SQLite 3.35; JSON functions, which the views use, are always there since 3.38."""
 
-_forked_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-
-
-def _leave_parents_connections() -> None:
-    """In a forked child: forget the parent's connections without closing them, they are the parent's."""
-    for engine in list(_forked_engines):
-        engine.dispose(close=False)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_parents_connections)
-
 
 def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
     """An engine for the URL; a given engine is used as it is.
@@ -49,13 +36,13 @@ def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
     """
     if isinstance(url, sa.Engine):
         check_dialect(url)
-        return remembered(url)
+        return fork_safe(url)
     if hasattr(url, "sync_engine"):  # asked so, because to import AsyncEngine imports SQLAlchemy's ORM
         raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
     parsed = parse_url(url)
     with checked_options(parsed):
         sqlite = parsed.get_backend_name() == "sqlite"
-        return remembered(_sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed))
+        return fork_safe(_sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed))
 
 
 # Nothing is ever begun on these connections, so there is nothing to roll back when one returns.
@@ -70,7 +57,7 @@ def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
     """
     if engine.dialect.name == "sqlite" or not own:
         return engine
-    return remembered(_postgresql_engine(engine.url, **SINGLE_STATEMENTS))
+    return fork_safe(_postgresql_engine(engine.url, **SINGLE_STATEMENTS))
 
 
 def check_dialect(engine: Any) -> None:
@@ -85,7 +72,7 @@ def check_dialect(engine: Any) -> None:
         ("postgresql", "psycopg"),
         ("postgresql", "psycopg_async"),
     ):
-        raise InvalidArgument(f"no support for {engine.dialect.name}+{engine.dialect.driver}; {_URL_HELP}")
+        raise InvalidArgument(f"no support for {engine.dialect.name}+{engine.dialect.driver}; {URL_HELP}")
 
 
 def default_schema(dialect: str, schema: str | None) -> str | None:
@@ -101,10 +88,9 @@ def default_schema(dialect: str, schema: str | None) -> str | None:
     return checked_schema(schema or DEFAULT_SCHEMA)
 
 
-def remembered(engine: sa.Engine) -> sa.Engine:
-    """The engine, whose connections a forked child will leave to its parent."""
-    _forked_engines.add(engine)
-    return engine
+def fork_safe(engine: sa.Engine) -> sa.Engine:
+    """The engine, whose connections a forked child will leave to its parent, without closing them."""
+    return reset_after_fork(engine, lambda engine: engine.dispose(close=False))
 
 
 def _postgresql_engine(url: sa.URL, **options: Any) -> sa.Engine:
@@ -194,7 +180,7 @@ _BEGIN_IMMEDIATE = Statement("BEGIN IMMEDIATE")
 
 
 def check_connection(connection: Any, kind: type[Any], engine: sa.Engine) -> None:
-    """Check that a connection to bind to is of the store's colour and database.
+    """Check that a connection to bind to is sync or async as the store is, and of its database.
 
     Raises:
         InvalidArgument: it is not.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -14,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from tokenmem.database.engine import begin_write
 from tokenmem.database.schema import VERSION_TABLE, VIEWS
+from tokenmem.database.sqlalchemy_internals import await_only, in_greenlet
 from tokenmem.errors import SchemaOutOfDate
+from tokenmem.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,22 +25,12 @@ if TYPE_CHECKING:
 PAUSE = 0.005
 """Seconds between looks whether another thread or task of this process has finished its migration."""
 
-_alembic = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """Give a forked child a free lock: the thread that held it may not exist there."""
-    global _alembic
-    _alembic = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_alembic = ForkSafeLock()
 
 
 def directory() -> Path:
     """Where the migrations lie: inside the installed package, or beside it in the repository."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
 
@@ -140,8 +129,7 @@ def _alone() -> Iterator[None]:
     Asked for again and again: a task that waited for the lock would stop the event loop, and with it the
     task that holds the lock.
     """
-    lock = _alembic
-    while not lock.acquire(blocking=False):
+    while not _alembic.acquire(blocking=False):
         if in_greenlet():
             await_only(asyncio.sleep(PAUSE))
         else:
@@ -149,7 +137,7 @@ def _alone() -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        _alembic.release()
 
 
 def take_turn(connection: sa.Connection, schema: str | None) -> None:

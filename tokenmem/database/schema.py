@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tokenmem.database import sqlalchemy_internals
 from tokenmem.errors import InvalidArgument
 
 DEFAULT_SCHEMA = "tokenmem"
@@ -43,9 +44,7 @@ def checked_schema(schema: str | None) -> str | None:
         )
     if schema == DEFAULT_SCHEMA:
         return schema
-    from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS  # takes as long as the rest of tokenmem
-
-    if schema in RESERVED_WORDS or schema.startswith("pg_"):
+    if schema in sqlalchemy_internals.reserved_words() or schema.startswith("pg_"):
         raise InvalidArgument(f"schema {schema!r} is one of PostgreSQL's own words; use another")
     return schema
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
-from sqlalchemy.util import await_only
 
+from tokenmem.database import sqlalchemy_internals
 from tokenmem.database.schema import TABLES
 
 _PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
@@ -112,7 +110,7 @@ class Statement:
         try:
             cursor = connection.connection.driver_connection.cursor()  # type: ignore[union-attr]
             if connection.dialect.is_async:
-                await_only(_copy_awaited(cursor, text, rows))
+                sqlalchemy_internals.await_only(_copy_awaited(cursor, text, rows))
                 return
             with cursor.copy(text) as copy:
                 for row in rows:
@@ -124,7 +122,7 @@ class Statement:
     def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> Any:
         """SQLAlchemy's result, or the driver's cursor where SQLAlchemy is passed by."""
         text = render(self.text, connection.dialect.name, scope.schema)
-        if not passes_by(connection):
+        if not may_bypass_sqlalchemy(connection):
             several = not isinstance(parameters, dict)
             return connection.exec_driver_sql(text, list(parameters) if several else parameters)
         cursor: Any = connection.connection.cursor()
@@ -154,14 +152,11 @@ async def _copy_awaited(cursor: Any, text: str, rows: Iterable[tuple[Any, ...]])
             await copy.write_row(row)
 
 
-def passes_by(connection: sa.Connection) -> bool:
+def may_bypass_sqlalchemy(connection: sa.Connection) -> bool:
     """Whether the engine is ours and nobody listens: listeners and logs are to see every statement."""
     if not is_own(connection.engine):
         return False
-    listeners = connection.dispatch
-    if listeners.before_cursor_execute or listeners.after_cursor_execute:
-        return False
-    return not connection.engine.logger.isEnabledFor(logging.INFO)
+    return not sqlalchemy_internals.is_observed(connection)
 
 
 def is_own(engine: sa.Engine) -> bool:
@@ -171,24 +166,12 @@ def is_own(engine: sa.Engine) -> bool:
 
 def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseException) -> None:
     """Do what SQLAlchemy does when its own cursor fails: wrap the driver's error, drop a lost connection."""
-    driver_error = connection.dialect.loaded_dbapi.Error
-    if isinstance(error, driver_error):
-        driver_connection: Any = connection.connection.driver_connection
-        lost = connection.dialect.is_disconnect(error, driver_connection, cursor) or is_demoted(error)
+    if isinstance(error, connection.dialect.loaded_dbapi.Error):
+        lost = sqlalchemy_internals.is_disconnect(connection, error, cursor) or is_demoted(error)
         if lost:
-            pool: Any = connection.engine.pool
-            # SQLAlchemy's own way to mark all connections that are as old: they are replaced when next taken.
-            pool._invalidate(connection.connection, error)
+            sqlalchemy_internals.mark_pool_as_old(connection, error)
             connection.invalidate(error)
-        raise exc.DBAPIError.instance(
-            text,
-            None,
-            error,
-            driver_error,
-            hide_parameters=True,
-            connection_invalidated=lost,
-            dialect=connection.dialect,
-        ) from error
+        raise sqlalchemy_internals.driver_error(connection, text, error, lost=lost) from error
     if not isinstance(error, Exception):  # in the midst of a statement nobody knows what the connection holds
         connection.invalidate(error)
 

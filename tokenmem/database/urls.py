@@ -15,7 +15,7 @@ from tokenmem.errors import (
 )
 from tokenmem.messages.values import check_text
 
-_URL_HELP = "use sqlite:///file.db or postgresql+psycopg://user:password@host/database"
+URL_HELP = "use sqlite:///file.db or postgresql+psycopg://user:password@host/database"
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
@@ -29,16 +29,18 @@ def parse_url(url: str | sa.URL) -> sa.URL:
         check_text(parsed.render_as_string(hide_password=False), "the URL")
         check_text(parsed.database or "", "the URL's database")
     except (exc.ArgumentError, ValueError, AttributeError):
-        raise InvalidArgument(f"{_without_secrets(url)!r} is not a database URL; {_URL_HELP}") from None
+        raise InvalidArgument(f"{_without_secrets(url)!r} is not a database URL; {URL_HELP}") from None
     backend = parsed.get_backend_name()
     driver = parsed.drivername.partition("+")[2]
     if backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and parsed.host:
-        raise InvalidArgument(f"{shown(parsed)} lacks a slash; write sqlite:///{parsed.host} for that file")
+        raise InvalidArgument(
+            f"{redacted(parsed)} lacks a slash; write sqlite:///{parsed.host} for that file"
+        )
     if backend == "sqlite" and driver in ("", "pysqlite", "aiosqlite"):
         return parsed.set(drivername="sqlite")
-    raise InvalidArgument(f"no support for {parsed.drivername}; {_URL_HELP}")
+    raise InvalidArgument(f"no support for {parsed.drivername}; {URL_HELP}")
 
 
 def _without_secrets(url: object) -> str:
@@ -54,10 +56,10 @@ def checked_options(url: sa.URL) -> Iterator[None]:
     try:
         yield
     except (exc.ArgumentError, ValueError, TypeError) as error:
-        raise InvalidArgument(f"{shown(url)}: {error}; correct or leave out that option") from None
+        raise InvalidArgument(f"{redacted(url)}: {error}; correct or leave out that option") from None
 
 
-def shown(url: sa.URL) -> str:
+def redacted(url: sa.URL) -> str:
     """The URL without its password, wherever it stands."""
     hidden = {
         name: "hidden" for name in url.query if "password" in name.lower()

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tokenmem.arguments import LARGEST_COST, checked_number
 from tokenmem.counting.counters import TokenCounter
-from tokenmem.database.driver_errors import TryAgain
+from tokenmem.database.driver_errors import WriteConflict
 from tokenmem.messages.message import Message
 
 T = TypeVar("T")
@@ -70,18 +70,18 @@ class Deliver:
     value: Any
 
 
-Step = Any
+Effect = Any
 """Read, Write, Count or Deliver; or what a runner of its own knows besides."""
 
-Procedure = Generator[Step, Any, T]
+Procedure = Generator[Effect, Any, T]
 
 ATTEMPTS = 50
 """How often a write that another process overtook is tried before the caller hears of it."""
 
 
-def attempted(write: Write) -> Procedure[Any]:
+def with_retries(write: Write) -> Procedure[Any]:
     """Run a write, again where another process overtook it."""
     for _ in range(ATTEMPTS - 1):
-        with suppress(TryAgain):
+        with suppress(WriteConflict):
             return (yield write)
     return (yield write)

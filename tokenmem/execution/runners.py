@@ -1,4 +1,4 @@
-"""How a store runs the steps of a procedure: on its own engine or the caller's connection, in two colours."""
+"""How a store runs effects: on its own engine or on the caller's connection, sync and async."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.util import greenlet_spawn
 
 from tokenmem.database.driver_errors import translated_errors
 from tokenmem.database.engine import begin_write, leave_autocommit
-from tokenmem.database.statements import commit, is_own, passes_by
-from tokenmem.execution.effects import Count, Deliver, Procedure, Read, Step, Write
+from tokenmem.database.sqlalchemy_internals import greenlet_spawn
+from tokenmem.database.statements import commit, is_own, may_bypass_sqlalchemy
+from tokenmem.execution.effects import Count, Deliver, Effect, Procedure, Read, Write
 from tokenmem.execution.worker import Worker
 
 if TYPE_CHECKING:
@@ -25,32 +25,32 @@ LONG_TEXT = 20_000
 
 
 class Runner(Protocol):
-    """Runs steps, waiting for each."""
+    """Runs effects, waiting for each."""
 
-    def step(self, step: Step) -> Any:
+    def run(self, effect: Effect) -> Any:
         """Run it and return its answer."""
 
 
 class AsyncRunner(Protocol):
-    """Runs steps without blocking the event loop."""
+    """Runs effects without blocking the event loop."""
 
-    async def step(self, step: Step) -> Any:
+    async def run(self, effect: Effect) -> Any:
         """Run it and return its answer."""
 
 
-class Course(Generic[T]):
+class Execution(Generic[T]):
     """A procedure on its way: what it does next, and its result at the end.
 
-    What goes wrong in a step is raised inside the procedure, which knows whether to try again.
+    What goes wrong in a effect is raised inside the procedure, which knows whether to try again.
     """
 
     def __init__(self, procedure: Procedure[T]) -> None:
         self.procedure = procedure
         self.result: Any = None
-        self._resume: Callable[[], Step] = partial(next, procedure)
+        self._resume: Callable[[], Effect] = partial(next, procedure)
 
-    def next_step(self) -> Step | None:
-        """The next step; None at the end."""
+    def next_effect(self) -> Effect | None:
+        """The next effect; None at the end."""
         try:
             return self._resume()
         except StopIteration as end:
@@ -58,60 +58,60 @@ class Course(Generic[T]):
             return None
 
     def answer(self, value: Any) -> None:
-        """Tell it what the step came to."""
+        """Tell it what the effect came to."""
         self._resume = partial(self.procedure.send, value)
 
     def fail(self, error: BaseException) -> None:
-        """Tell it that the step failed."""
+        """Tell it that the effect failed."""
         self._resume = partial(self.procedure.throw, error)
 
 
-def advance(course: Course[Any], runner: Runner) -> Deliver | None:
-    """Run steps up to the next delivery; None where the procedure has come to its end."""
-    while (step := course.next_step()) is not None:
-        if type(step) is Deliver:
-            course.answer(None)
-            return step
+def advance(execution: Execution[Any], runner: Runner) -> Deliver | None:
+    """Run effects up to the next delivery; None where the procedure has come to its end."""
+    while (effect := execution.next_effect()) is not None:
+        if type(effect) is Deliver:
+            execution.answer(None)
+            return effect
         try:
-            course.answer(runner.step(step))
+            execution.answer(runner.run(effect))
         except BaseException as error:
-            course.fail(error)
+            execution.fail(error)
     return None
 
 
-async def advance_async(course: Course[Any], runner: AsyncRunner) -> Deliver | None:
+async def advance_async(execution: Execution[Any], runner: AsyncRunner) -> Deliver | None:
     """The same, awaited."""
-    while (step := course.next_step()) is not None:
-        if type(step) is Deliver:
-            course.answer(None)
-            return step
+    while (effect := execution.next_effect()) is not None:
+        if type(effect) is Deliver:
+            execution.answer(None)
+            return effect
         try:
-            course.answer(await runner.step(step))
+            execution.answer(await runner.run(effect))
         except BaseException as error:
-            course.fail(error)
+            execution.fail(error)
     return None
 
 
 def run(procedure: Procedure[T], runner: Runner) -> T:
     """Run a procedure to its end, whatever it delivers."""
-    course = Course(procedure)
-    while advance(course, runner) is not None:
+    execution = Execution(procedure)
+    while advance(execution, runner) is not None:
         pass
-    result: T = course.result
+    result: T = execution.result
     return result
 
 
 async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
     """The same, awaited."""
-    course = Course(procedure)
-    while await advance_async(course, runner) is not None:
+    execution = Execution(procedure)
+    while await advance_async(execution, runner) is not None:
         pass
-    result: T = course.result
+    result: T = execution.result
     return result
 
 
 class EngineRunner:
-    """Steps on an engine's own connections.
+    """Effects on an engine's own connections.
 
     Args:
         engine: for transactions.
@@ -126,23 +126,23 @@ class EngineRunner:
         # while it is set would lose the connection.
         self._shared = single is engine and not self._sqlite
 
-    def step(self, step: Step) -> Any:
-        """Run one step."""
-        if isinstance(step, Count):
-            return step.run()
+    def run(self, effect: Effect) -> Any:
+        """Run one effect."""
+        if isinstance(effect, Count):
+            return effect.run()
         with translated_errors(self.engine.url):
-            if isinstance(step, Read) or (step.one_statement and not self._sqlite):
+            if isinstance(effect, Read) or (effect.one_statement and not self._sqlite):
                 with self.single.connect() as connection:
                     if self._shared:
                         connection.execution_options(isolation_level="AUTOCOMMIT")
-                    return step.operation(connection)
+                    return effect.operation(connection)
             with self.engine.connect() as connection:
-                if passes_by(connection):
-                    return in_turn(connection, step)
+                if may_bypass_sqlalchemy(connection):
+                    return in_driver_transaction(connection, effect)
                 leave_autocommit(connection)
                 with connection.begin():
                     begin_write(connection)
-                    return step.operation(connection)
+                    return effect.operation(connection)
 
     def dispose(self) -> None:
         """Close the connections."""
@@ -150,7 +150,7 @@ class EngineRunner:
         self.engine.dispose()
 
 
-def in_turn(connection: sa.Connection, write: Write) -> Any:
+def in_driver_transaction(connection: sa.Connection, write: Write) -> Any:
     """Run a write in a transaction of the driver's; SQLAlchemy's would take twice as long.
 
     After an error the pool rolls back, as it does with every connection that returns.
@@ -162,44 +162,44 @@ def in_turn(connection: sa.Connection, write: Write) -> Any:
 
 
 class BoundRunner:
-    """Steps on the caller's connection, inside the caller's transaction."""
+    """Effects on the caller's connection, inside the caller's transaction."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
 
-    def step(self, step: Step) -> Any:
-        """Run one step; a write that fails leaves the caller's transaction usable."""
-        if isinstance(step, Count):
-            return step.run()
+    def run(self, effect: Effect) -> Any:
+        """Run one effect; a write that fails leaves the caller's transaction usable."""
+        if isinstance(effect, Count):
+            return effect.run()
         with translated_errors(self.connection.engine.url):
-            return in_savepoint(self.connection, step)
+            return in_savepoint(self.connection, effect)
 
 
-def in_savepoint(connection: sa.Connection, step: Read | Write) -> Any:
+def in_savepoint(connection: sa.Connection, effect: Read | Write) -> Any:
     """Run an operation in the transaction at hand, a write in a savepoint of it."""
-    if isinstance(step, Read):
+    if isinstance(effect, Read):
         if is_own(connection.engine) and not connection.in_transaction():
             connection.begin()  # the driver begins one, and the caller's commit or rollback is to end it
-        return step.operation(connection)
+        return effect.operation(connection)
     begin_write(connection)  # without it SQLite's driver would commit with the savepoint
     with connection.begin_nested():
-        return step.operation(connection)
+        return effect.operation(connection)
 
 
 class GreenletRunner:
-    """Steps of another runner, whose engines are asynchronous ones' inner engines.
+    """Effects of another runner, whose engines are asynchronous ones' inner engines.
 
-    One greenlet a step, inside of which SQLAlchemy waits for the driver: its own AsyncConnection starts four.
+    One greenlet for each effect, in which SQLAlchemy waits for the driver: its AsyncConnection starts four.
     """
 
     def __init__(self, runner: EngineRunner) -> None:
         self.runner = runner
 
-    async def step(self, step: Step) -> Any:
-        """Run one step."""
-        if isinstance(step, Count):
-            return await count_aside(step)
-        return await greenlet_spawn(self.runner.step, step)
+    async def run(self, effect: Effect) -> Any:
+        """Run one effect."""
+        if isinstance(effect, Count):
+            return await count_aside(effect)
+        return await greenlet_spawn(self.runner.run, effect)
 
     async def close(self, *, dispose: bool) -> None:
         """Close the connections, if they are ours to dispose of."""
@@ -208,7 +208,7 @@ class GreenletRunner:
 
 
 class ThreadRunner:
-    """Steps of another runner in worker threads: one hop a step, where aiosqlite hops at every call.
+    """Effects of another runner in worker threads: one hop an effect, where aiosqlite hops at every call.
 
     Two threads, so that a window does not wait behind a writer that waits for another process.
     """
@@ -217,11 +217,11 @@ class ThreadRunner:
         self.runner = runner
         self._workers = {Read: Worker(), Write: Worker()}
 
-    async def step(self, step: Step) -> Any:
-        """Run one step."""
-        if isinstance(step, Count):
-            return await count_aside(step)
-        return await self._workers[type(step)].run(self.runner.step, step)
+    async def run(self, effect: Effect) -> Any:
+        """Run one effect."""
+        if isinstance(effect, Count):
+            return await count_aside(effect)
+        return await self._workers[type(effect)].run(self.runner.run, effect)
 
     async def close(self, *, dispose: bool) -> None:
         """End the threads, if there are any, when they have done what they were given."""
@@ -232,19 +232,19 @@ class ThreadRunner:
 
 
 class AsyncBoundRunner:
-    """Steps on the caller's AsyncConnection, inside the caller's transaction."""
+    """Effects on the caller's AsyncConnection, inside the caller's transaction."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
 
-    async def step(self, step: Step) -> Any:
-        """Run one step; a write that fails leaves the caller's transaction usable."""
-        if isinstance(step, Count):
-            return await count_aside(step)
+    async def run(self, effect: Effect) -> Any:
+        """Run one effect; a write that fails leaves the caller's transaction usable."""
+        if isinstance(effect, Count):
+            return await count_aside(effect)
         with translated_errors(self.connection.engine.url):
-            return await self.connection.run_sync(in_savepoint, step)
+            return await self.connection.run_sync(in_savepoint, effect)
 
 
-async def count_aside(step: Count) -> Any:
+async def count_aside(effect: Count) -> Any:
     """Count long texts in a thread, short ones at once."""
-    return await asyncio.to_thread(step.run) if step.characters > LONG_TEXT else step.run()
+    return await asyncio.to_thread(effect.run) if effect.characters > LONG_TEXT else effect.run()

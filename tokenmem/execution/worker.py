@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,12 +11,13 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from tokenmem.forks import reset_after_fork
+
 T = TypeVar("T")
 
 Job = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]
 Jobs = SimpleQueue[Job | None]
 
-_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 _threads: dict[threading.Thread, Jobs] = {}
 
 
@@ -31,7 +31,7 @@ class Worker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        _workers.add(self)
+        reset_after_fork(self, Worker._forget_thread)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run the function in the thread and return what it returns, or raise what it raises."""
@@ -59,7 +59,7 @@ class Worker:
             self._end()
             await asyncio.to_thread(thread.join)
 
-    def forget_thread(self) -> None:
+    def _forget_thread(self) -> None:
         """In a forked child: the thread is the parent's, and so may be whoever holds the lock."""
         self._lock = threading.Lock()
         if self._thread is not None:
@@ -94,16 +94,9 @@ def _tell(future: asyncio.Future[Any], result: Any, failure: BaseException | Non
 def _end_all() -> None:
     """At the interpreter's end: what has been given is still done."""
     for thread, jobs in list(_threads.items()):
-        jobs.put(None)
-        thread.join()
-
-
-def _forget_parents_threads() -> None:
-    _threads.clear()
-    for worker in list(_workers):
-        worker.forget_thread()
+        if thread.is_alive():  # in a forked child the parent's threads are not
+            jobs.put(None)
+            thread.join()
 
 
 atexit.register(_end_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parents_threads)

@@ -16,13 +16,13 @@ from tokenmem.chat.apis.replies import Answer, storable
 from tokenmem.chat.prompt import NoResult
 from tokenmem.chat.runners import AsyncModelRunner, ModelRunner
 from tokenmem.chat.settings import Settings
-from tokenmem.chat.turn import Asked, Turns
+from tokenmem.chat.turn import TurnRequest, Turns
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.errors import InvalidArgument, WindowTooSmall
 from tokenmem.execution.effects import Procedure
 from tokenmem.execution.runners import run, run_async
 from tokenmem.langchain.llms import LLM, ask, ask_async, callable_at_once, check_llm
-from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, names, said
+from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, checked_text, names
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_messages
 from tokenmem.messages.values import JSONObject
@@ -61,7 +61,7 @@ class ConversationChain:
     caller unchanged.
 
     Args:
-        llm: a function of a text that returns a text, plain or `async`; or an object with `invoke` or
+        llm: a function that takes a string and returns one, plain or `async`; or an object with `invoke` or
             `ainvoke`, as LangChain's models are and OpenAICompletion and OpenAIChat.
         memory: where the conversation is; without one, a new ConversationTokenBufferMemory of this llm.
         prompt: a text with the memory key and the input key in braces, or an object with `format` and
@@ -143,7 +143,7 @@ class ConversationChain:
         inputs.pop(self.memory.memory_key, None)  # the memory's to tell
         if self.input_key not in inputs:
             raise InvalidArgument(f"no input {self.input_key!r} among {names(inputs)}; the prompt needs it")
-        said(inputs[self.input_key], f"the input {self.input_key!r}")
+        checked_text(inputs[self.input_key], f"the input {self.input_key!r}")
         self.memory.exchange(inputs, {self.output_key: ""})
         return inputs
 
@@ -183,7 +183,7 @@ class _ChainTurn:
         """The turn's procedure on the memory's store."""
         memory = self.chain.memory
         message, _ = memory.exchange(self.inputs, {self.chain.output_key: ""})
-        asked = Asked(memory.conversation_id, parse_messages([message]))
+        asked = TurnRequest(memory.conversation_id, parse_messages([message]))
         return _ChainTurns(store._procedures, self._settings(), self).turn(asked)
 
     def _settings(self) -> Settings:
@@ -229,7 +229,9 @@ class _ChainTurn:
         Raises:
             InvalidMessage: it cannot be stored.
         """
-        return Answer(parse_messages([Message.assistant(said(response, "the llm's answer"))]), response)
+        return Answer(
+            parse_messages([Message.assistant(checked_text(response, "the llm's answer"))]), response
+        )
 
     def reader(self) -> None:
         """There are no streams."""
@@ -249,7 +251,7 @@ class _ChainTurns(Turns):
         """The memory's."""
         return self.settings.counter
 
-    def open(self, asked: Asked) -> Procedure[Any]:
+    def open(self, asked: TurnRequest) -> Procedure[Any]:
         """As Chat's; where not even the pinned messages fit, the history is empty, as the memory's is."""
         try:
             return (yield from super().open(asked))
@@ -281,7 +283,8 @@ def _check_prompt(prompt: str | Prompt, memory_key: str, input_key: str) -> None
         raise InvalidArgument(f"the prompt is no template: {error}; write {{{{ for a literal {{") from None
     except AttributeError:
         raise InvalidArgument(
-            f"prompt is a {type(prompt).__name__}; pass a text, or an object with format and input_variables"
+            f"prompt is a {type(prompt).__name__}; "
+            f"pass a string, or an object with format and input_variables"
         ) from None
     if found != {memory_key, input_key}:
         raise InvalidArgument(

@@ -41,7 +41,7 @@ def check_llm(llm: object) -> None:
     """
     if not (callable(llm) or _method(llm, "invoke") or _method(llm, "ainvoke")):
         raise InvalidArgument(
-            f"llm is a {type(llm).__name__}; pass a function of a text that returns a text, "
+            f"llm is a {type(llm).__name__}; pass a function that takes a string and returns one, "
             f"or an object with invoke or ainvoke"
         )
 
@@ -102,7 +102,7 @@ def text_of(answer: object) -> str:
             return "".join(text for text in texts if text is not None)
     raise InvalidMessage(
         f"the llm answered with a {type(answer).__name__} that has no text; "
-        f"it must return a text, or an object whose content is a text or has text parts"
+        f"it must return a string, or an object whose content is a string or has text parts"
     )
 
 
@@ -234,7 +234,7 @@ class OpenAICompletion(_OpenAIModel):
         **options: further parameters of every request, such as `stop` or `top_p`.
 
     Raises:
-        InvalidArgument: a client is of the other colour, or `stream` is asked for.
+        InvalidArgument: an async client stands for a sync one, or the reverse, or `stream` is asked for.
     """
 
     def __init__(

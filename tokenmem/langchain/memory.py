@@ -19,7 +19,7 @@ from tokenmem.errors import (
     UnknownTokenCounter,
     WindowTooSmall,
 )
-from tokenmem.execution.effects import Step
+from tokenmem.execution.effects import Effect
 from tokenmem.execution.runners import AsyncRunner, Runner
 from tokenmem.langchain.llms import LLM
 from tokenmem.messages.message import Message
@@ -217,8 +217,8 @@ class ConversationTokenBufferMemory:
         input_key = _input_key(self.input_key, inputs, self.memory_variables)
         output_key = _output_key(self.output_key, outputs)
         return [
-            Message.user(said(inputs[input_key], f"inputs[{input_key!r}]")),
-            Message.assistant(said(outputs[output_key], f"outputs[{output_key!r}]")),
+            Message.user(checked_text(inputs[input_key], f"inputs[{input_key!r}]")),
+            Message.assistant(checked_text(outputs[output_key], f"outputs[{output_key!r}]")),
         ]
 
     def __repr__(self) -> str:
@@ -233,7 +233,7 @@ class ConversationTokenBufferMemory:
         return store
 
     async def async_runner(self) -> tuple[Store | AsyncStore, AsyncRunner]:
-        """The store, and what runs its steps without blocking the event loop."""
+        """The store, and what runs its effects without blocking the event loop."""
         if isinstance(self.store, AsyncStore):
             return self.store, self.store._runner
         store = await asyncio.to_thread(self.sync_store)
@@ -257,14 +257,14 @@ class ConversationTokenBufferMemory:
 
 
 class _InThreads:
-    """Steps of a Store, each in a thread."""
+    """Effects of a Store, each in a thread."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    async def step(self, step: Step) -> Any:
-        """Run one step."""
-        return await asyncio.to_thread(self._runner.step, step)
+    async def run(self, effect: Effect) -> Any:
+        """Run one effect."""
+        return await asyncio.to_thread(self._runner.run, effect)
 
 
 def _encoding_of(llm: object) -> str:
@@ -323,14 +323,14 @@ def _output_key(chosen: str | None, outputs: Mapping[str, Any]) -> str:
     )
 
 
-def said(value: object, where: str) -> str:
+def checked_text(value: object, where: str) -> str:
     """What a person or a model said, where it can be stored.
 
     Raises:
         InvalidMessage: it is no text, or both databases cannot hold it; the message names `where`.
     """
     if not isinstance(value, str):
-        raise InvalidMessage(f"{where} is a {type(value).__name__}; pass a text")
+        raise InvalidMessage(f"{where} is a {type(value).__name__}; pass a string")
     check_text(value, where)
     return value
 

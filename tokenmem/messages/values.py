@@ -47,6 +47,7 @@ def check_json(value: Any, where: str) -> None:
 
 
 def is_plain(key: Any, item: Any) -> bool:
+    """Whether both are ASCII text without NUL, with which nothing can be wrong."""
     if type(key) is not str or type(item) is not str:
         return False
     return key.isascii() and item.isascii() and "\x00" not in key and "\x00" not in item
@@ -68,7 +69,7 @@ def _check_scalar(item: Any, path: str) -> None:
         # Python refuses to print longer ones (sys.set_int_max_str_digits), and no JSON reader takes them.
         if item.bit_length() <= 4096:
             return
-        raise InvalidMessage(f"{path} is a whole number of {item.bit_length()} bits; write it as a string")
+        raise InvalidMessage(f"{path} is an integer of {item.bit_length()} bits; write it as a string")
     raise InvalidMessage(
         f"{path} is a {type(item).__name__}; use only dict, list, str, int, float, bool and None"
     )

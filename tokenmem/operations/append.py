@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from tokenmem.database.driver_errors import TryAgain
+from tokenmem.database.driver_errors import WriteConflict
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.messages.message import Message
@@ -20,7 +20,7 @@ from tokenmem.operations.rows import no_conversation
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PendingAppend:
     """An append whose messages have been checked and counted.
 
     Attributes:
@@ -51,7 +51,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherCounter:
+class CounterMismatch:
     """Nothing was stored: the conversation's counts come from the counter of this name."""
 
     name: str
@@ -111,38 +111,40 @@ WHERE c.id = :id
 """)
 
 
-def append(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
-    """Store the draft's messages behind the conversation's last, all or none.
+def append(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> Appended | CounterMismatch:
+    """Store the messages behind the conversation's last, all or none.
 
     Raises:
         ConversationNotFound: it belongs to another owner.
         IdempotencyConflict: the key has stored other messages before.
         PositionConflict: the conversation is not at the expected position.
-        TryAgain: another process stored the same key or removed the conversation meanwhile.
+        WriteConflict: another process stored the same key or removed the conversation meanwhile.
     """
-    tokens = sum(draft.token_counts)
+    tokens = sum(pending.token_counts)
     try:
-        taken = _take_and_store(connection, scope, draft, tokens)
+        taken = _take_and_store(connection, scope, pending, tokens)
     except IntegrityError as error:
-        if draft.key is None or getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
+        if pending.key is None or getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
             raise
-        raise _overtaken(draft) from None
+        raise _overtaken(pending) from None
     if taken is None:
-        return why_not(connection, scope, draft)
+        return why_not(connection, scope, pending)
     last_position, total_tokens = taken
-    first_position = last_position - len(draft.messages) + 1
+    first_position = last_position - len(pending.messages) + 1
     return Appended(first_position, last_position, tokens, total_tokens)
 
 
 def _take_and_store(
-    connection: sa.Connection, scope: Scope, draft: Draft, tokens: int
+    connection: sa.Connection, scope: Scope, pending: PendingAppend, tokens: int
 ) -> tuple[int, int] | None:
-    take = TAKE_EXISTING if draft.expected_position or draft.must_exist else TAKE_ANY
-    head = head_of(draft, tokens)
-    count = len(draft.messages)
+    take = TAKE_EXISTING if pending.expected_position or pending.must_exist else TAKE_ANY
+    head = head_of(pending, tokens)
+    count = len(pending.messages)
     if connection.dialect.name == "postgresql" and count <= insert.MANY:
         statement = insert.all_at_once(take, count)
-        rows = statement.fetch(connection, scope, head | insert.values(draft.messages, draft.token_counts))
+        rows = statement.fetch(
+            connection, scope, head | insert.values(pending.messages, pending.token_counts)
+        )
         return (rows[0][0], rows[0][1]) if rows else None
     rows = _TAKE[take].fetch(connection, scope, head)
     if not rows:
@@ -150,66 +152,69 @@ def _take_and_store(
     last_position, total_tokens = rows[0]
     first_position = last_position - count + 1
     bulk = insert.bulk_rows(
-        draft.conversation_id,
-        draft.messages,
-        draft.token_counts,
+        pending.conversation_id,
+        pending.messages,
+        pending.token_counts,
         first_position=first_position,
         tokens_before=total_tokens - tokens,
     )
     insert.in_bulk(connection, scope, bulk)
-    if draft.key is not None:
+    if pending.key is not None:
         positions = {"first_position": first_position, "last_position": last_position}
         _STORE_KEY.run(connection, scope, head | positions)
     return last_position, total_tokens
 
 
-def head_of(draft: Draft, tokens: int) -> dict[str, Any]:
+def head_of(pending: PendingAppend, tokens: int) -> dict[str, Any]:
     """The parameters of a statement that takes the conversation's row, and of the key's."""
     return {
-        "id": draft.conversation_id,
-        "owner": draft.owner,
-        "title": draft.title,
-        "metadata": dump_json(draft.metadata) if draft.metadata else None,
-        "token_counter": draft.token_counter,
-        "count": len(draft.messages),
+        "id": pending.conversation_id,
+        "owner": pending.owner,
+        "title": pending.title,
+        "metadata": dump_json(pending.metadata) if pending.metadata else None,
+        "token_counter": pending.token_counter,
+        "count": len(pending.messages),
         "tokens": tokens,
-        "key": draft.key,
-        "digest": draft.digest,
-        "expected": draft.expected_position,
+        "key": pending.key,
+        "digest": pending.digest,
+        "expected": pending.expected_position,
     }
 
 
-def _overtaken(draft: Draft) -> TryAgain:
-    return TryAgain(f"conversation {draft.conversation_id!r} is being changed by another process; try again")
+def _overtaken(pending: PendingAppend) -> WriteConflict:
+    return WriteConflict(
+        f"conversation {pending.conversation_id!r} is being changed by another process; try again"
+    )
 
 
-def why_not(connection: sa.Connection, scope: Scope, draft: Draft) -> Appended | OtherCounter:
+def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> Appended | CounterMismatch:
     """Why the conversation's row could not be taken. Raises as `append` does."""
-    rows = _WHY_NOT.fetch(connection, scope, {"id": draft.conversation_id, "key": draft.key})
+    rows = _WHY_NOT.fetch(connection, scope, {"id": pending.conversation_id, "key": pending.key})
     if not rows:
-        if draft.must_exist:
-            raise no_conversation(draft.conversation_id, scope)
-        if draft.expected_position:
+        if pending.must_exist:
+            raise no_conversation(pending.conversation_id, scope)
+        if pending.expected_position:
             raise PositionConflict(
-                draft.conversation_id, expected_position=draft.expected_position, last_position=0
+                pending.conversation_id, expected_position=pending.expected_position, last_position=0
             )
-        raise _overtaken(draft)
+        raise _overtaken(pending)
     owner, token_counter, last_position, total_tokens, first_stored, last_stored, digest, tokens = rows[0]
-    if draft.owner is not None and owner != draft.owner:
+    if pending.owner is not None and owner != pending.owner:
         raise ConversationNotFound(
-            f"no conversation {draft.conversation_id!r} of owner {draft.owner!r} to append to; use another id"
+            f"no conversation {pending.conversation_id!r} of owner {pending.owner!r} to append to; "
+            f"use another id"
         )
     if digest is not None:
-        if digest == draft.digest:
+        if digest == pending.digest:
             return Appended(first_stored, last_stored, int(tokens or 0), total_tokens, replayed=True)
         raise IdempotencyConflict(
-            f"conversation {draft.conversation_id!r}: idempotency key {draft.key!r} has stored other "
+            f"conversation {pending.conversation_id!r}: idempotency key {pending.key!r} has stored other "
             f"messages at positions {first_stored} to {last_stored}; use a new key for new messages"
         )
-    if draft.expected_position is not None and last_position != draft.expected_position:
+    if pending.expected_position is not None and last_position != pending.expected_position:
         raise PositionConflict(
-            draft.conversation_id, expected_position=draft.expected_position, last_position=last_position
+            pending.conversation_id, expected_position=pending.expected_position, last_position=last_position
         )
-    if token_counter != draft.token_counter:
-        return OtherCounter(token_counter)
-    raise _overtaken(draft)
+    if token_counter != pending.token_counter:
+        return CounterMismatch(token_counter)
+    raise _overtaken(pending)

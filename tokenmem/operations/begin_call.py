@@ -16,8 +16,8 @@ from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, WindowTooSmall
 from tokenmem.models import Window
 from tokenmem.operations import append, read
-from tokenmem.operations.append import Draft, OtherCounter
-from tokenmem.operations.calls import CALL_COLUMNS, DIED, LEASE, UNFINISHED, Answered, call_of, reply_of
+from tokenmem.operations.append import CounterMismatch, PendingAppend
+from tokenmem.operations.calls import CALL_COLUMNS, DIED, LEASE, UNFINISHED, FinishedCall, call_of, reply_of
 from tokenmem.operations.rows import OWNED, lock_conversation
 
 _FITTING = 14
@@ -76,7 +76,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedCall:
     """A call that has begun: its number, the window, and what is sent of it."""
 
     number: int
@@ -90,7 +90,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class NoReply:
     """The key's messages are stored without a reply: the call failed, its process died, or none began."""
 
 
@@ -138,9 +138,9 @@ WHERE c.id = :id AND {OWNED}
 
 
 def begin(
-    connection: sa.Connection, scope: Scope, draft: Draft | None, opening: Opening
-) -> Begun | Answered | Running | OtherCounter:
-    """Store the draft's messages, load the window that ends with them, and number the call.
+    connection: sa.Connection, scope: Scope, pending: PendingAppend | None, opening: Opening
+) -> StartedCall | FinishedCall | Running | CounterMismatch:
+    """Store the pending's messages, load the window that ends with them, and number the call.
 
     With an idempotency key that is known, nothing is stored: the reply comes back, or the call begins again
     where it has failed.
@@ -148,21 +148,21 @@ def begin(
     Args:
         connection: in a transaction.
         scope: the schema and the owner.
-        draft: what to store; None asks the model with what is there.
+        pending: what to store; None asks the model with what is there.
         opening: what to send.
 
     Raises:
         What `append` and `window` raise, and what `opening.check` does; nothing is stored then.
     """
-    appended = None if draft is None else append.append(connection, scope, draft)
-    if isinstance(appended, OtherCounter):
+    appended = None if pending is None else append.append(connection, scope, pending)
+    if isinstance(appended, CounterMismatch):
         return appended
-    counter = "" if draft is None else draft.token_counter
+    counter = "" if pending is None else pending.token_counter
     if appended is None or appended.replayed:
         counter = lock_conversation(connection, scope, opening.conversation_id).token_counter
         if opening.key is not None:
             known = of_key(connection, scope, opening.conversation_id, opening.key)
-            if isinstance(known, (Answered, Running)):
+            if isinstance(known, (FinishedCall, Running)):
                 return known
             if known is None:
                 _remember(connection, scope, opening)
@@ -171,7 +171,7 @@ def begin(
     if opening.check is not None and not (appended and appended.replayed):  # then it was checked before
         opening.check(window, _newest_reply(connection, scope, opening.conversation_id))
     number = _number_call(connection, scope, opening, window, prompt.token_count + opening.extra)
-    return Begun(number, window, prompt)
+    return StartedCall(number, window, prompt)
 
 
 def _newest_reply(connection: sa.Connection, scope: Scope, conversation_id: str) -> int:
@@ -251,7 +251,7 @@ def _number_call(
 
 def of_key(
     connection: sa.Connection, scope: Scope, conversation_id: str, key: str
-) -> Answered | Running | Unanswered | None:
+) -> FinishedCall | Running | NoReply | None:
     """How the call stands that an append with this key led to; None where the key is not known."""
     request = {"id": conversation_id, "owner": scope.owner, "key": key, "seconds": LEASE}
     rows = _OF_KEY.fetch(connection, scope, request)
@@ -259,11 +259,11 @@ def of_key(
         return None
     number, unfinished, alive, *columns = rows[0]
     if number is None:
-        return Unanswered()
+        return NoReply()
     if unfinished:
-        return Running() if alive else Unanswered()
+        return Running() if alive else NoReply()
     call = call_of(conversation_id, columns)
     if call.status != "ok" or call.reply_position is None:
-        return Unanswered()
-    answered = Answered(call, *reply_of(connection, scope, call))
-    return answered if answered.messages else Unanswered()  # removed since
+        return NoReply()
+    answered = FinishedCall(call, *reply_of(connection, scope, call))
+    return answered if answered.messages else NoReply()  # removed since

@@ -12,7 +12,7 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.messages.values import dump_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
-from tokenmem.operations.append import Draft
+from tokenmem.operations.append import PendingAppend
 
 # In the order of their ids: two processes that import the same ones wait for each other, and not in a circle.
 _TAKE = """
@@ -61,45 +61,49 @@ def _from_json(text: str) -> dict[str, Statement]:
 _TAKES, _STORES_KEYS = _from_json(_TAKE), _from_json(_STORE_KEYS)
 
 
-def bulk_create(connection: sa.Connection, scope: Scope, drafts: Sequence[Draft]) -> list[Appended | None]:
-    """Store the drafts whose ids are new, and return None for each of the others.
+def bulk_create(
+    connection: sa.Connection, scope: Scope, conversations: Sequence[PendingAppend]
+) -> list[Appended | None]:
+    """Store the conversations whose ids are new, and return None for each of the others.
 
     Raises:
-        TryAgain: another process stored the same conversations meanwhile.
+        WriteConflict: another process stored the same conversations meanwhile.
     """
     dialect = connection.dialect.name
-    first = {draft.conversation_id: draft for draft in reversed(drafts)}  # of several with one id the first
-    rows = dump_json([_row(draft) for draft in first.values()])
+    first = {
+        each.conversation_id: each for each in reversed(conversations)
+    }  # of several with one id the first
+    rows = dump_json([_row(pending) for pending in first.values()])
     taken = {row[0] for row in _TAKES[dialect].fetch(connection, scope, {"rows": rows})}
-    new = [draft for draft in first.values() if draft.conversation_id in taken]
+    new = [pending for pending in first.values() if pending.conversation_id in taken]
     if new:
         insert.in_bulk(connection, scope, chain.from_iterable(map(_message_rows, new)))
-        keys = dump_json([_row(draft) for draft in new])
+        keys = dump_json([_row(pending) for pending in new])
         _STORES_KEYS[dialect].run(connection, scope, {"rows": keys})
     stored = set(map(id, new))
-    return [_appended(draft) if id(draft) in stored else None for draft in drafts]
+    return [_appended(pending) if id(pending) in stored else None for pending in conversations]
 
 
-def _row(draft: Draft) -> dict[str, Any]:
+def _row(pending: PendingAppend) -> dict[str, Any]:
     return {
-        "id": draft.conversation_id,
-        "owner": draft.owner,
-        "title": draft.title,
-        "metadata": dump_json(draft.metadata) if draft.metadata else None,
-        "token_counter": draft.token_counter,
-        "count": len(draft.messages),
-        "tokens": sum(draft.token_counts),
-        "key": draft.key,
-        "digest": draft.digest,
+        "id": pending.conversation_id,
+        "owner": pending.owner,
+        "title": pending.title,
+        "metadata": dump_json(pending.metadata) if pending.metadata else None,
+        "token_counter": pending.token_counter,
+        "count": len(pending.messages),
+        "tokens": sum(pending.token_counts),
+        "key": pending.key,
+        "digest": pending.digest,
     }
 
 
-def _message_rows(draft: Draft) -> Iterator[tuple[Any, ...]]:
+def _message_rows(pending: PendingAppend) -> Iterator[tuple[Any, ...]]:
     return insert.bulk_rows(
-        draft.conversation_id, draft.messages, draft.token_counts, first_position=1, tokens_before=0
+        pending.conversation_id, pending.messages, pending.token_counts, first_position=1, tokens_before=0
     )
 
 
-def _appended(draft: Draft) -> Appended:
-    tokens = sum(draft.token_counts)
-    return Appended(1, len(draft.messages), tokens, tokens)
+def _appended(pending: PendingAppend) -> Appended:
+    tokens = sum(pending.token_counts)
+    return Appended(1, len(pending.messages), tokens, tokens)

@@ -27,7 +27,7 @@ CALL_COLUMNS = """l.number, l.model, l.first_position, l.last_position, l.window
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class FinishedCall:
     """The key's call has been answered before: the record, the window that it saw, and the reply."""
 
     call: LLMCall

@@ -13,7 +13,7 @@ from tokenmem.errors import ConversationNotFound, InvalidArgument, InvalidMessag
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
-from tokenmem.operations.append import OtherCounter
+from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
     MESSAGE_COLUMNS,
     OWNED,
@@ -52,7 +52,7 @@ def edit(
     token_count: int,
     token_counter: str,
     pinned: bool | None,
-) -> Message | OtherCounter:
+) -> Message | CounterMismatch:
     """Put a checked message in the place of another, and move the totals behind it.
 
     Raises:
@@ -62,7 +62,7 @@ def edit(
     """
     conversation = lock_conversation(connection, scope, conversation_id)
     if conversation.token_counter != token_counter:
-        return OtherCounter(conversation.token_counter)
+        return CounterMismatch(conversation.token_counter)
     old = _message_at(connection, scope, conversation, position)
     pinned = (old.pinned or message.pinned) if pinned is None else pinned
     if pinned and message.kind != "message":

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.models import Appended, LLMCall
 from tokenmem.operations import append, insert
-from tokenmem.operations.append import Draft, OtherCounter
-from tokenmem.operations.calls import CALL_COLUMNS, Answered, call_of, reply_of
+from tokenmem.operations.append import CounterMismatch, PendingAppend
+from tokenmem.operations.calls import CALL_COLUMNS, FinishedCall, call_of, reply_of
 from tokenmem.operations.rows import no_conversation
 
 
@@ -79,9 +79,9 @@ def end(
     scope: Scope,
     conversation_id: str,
     number: int,
-    draft: Draft | None,
+    pending: PendingAppend | None,
     outcome: Outcome,
-) -> Ended | OtherCounter:
+) -> Ended | CounterMismatch:
     """Store the reply and how the call ended.
 
     Raises:
@@ -90,12 +90,12 @@ def end(
     """
     parameters: dict[str, Any] = {name: getattr(outcome, name) for name in Outcome.__slots__}
     parameters |= {"id": conversation_id, "number": number, "reply_position": None, "reply_messages": None}
-    if draft is not None and connection.dialect.name == "postgresql" and is_one_statement(draft):
-        return _end_at_once(connection, scope, draft, parameters)
+    if pending is not None and connection.dialect.name == "postgresql" and is_one_statement(pending):
+        return _end_at_once(connection, scope, pending, parameters)
     appended = None
-    if draft is not None:
-        stored = append.append(connection, scope, draft)
-        if isinstance(stored, OtherCounter):
+    if pending is not None:
+        stored = append.append(connection, scope, pending)
+        if isinstance(stored, CounterMismatch):
             return stored
         appended = stored
         parameters["reply_position"] = appended.first_position
@@ -106,32 +106,32 @@ def end(
     return Ended(call_of(conversation_id, rows[0]), appended)
 
 
-def is_one_statement(draft: Draft | None) -> bool:
+def is_one_statement(pending: PendingAppend | None) -> bool:
     """Whether PostgreSQL needs no transaction around `end`."""
-    return draft is None or len(draft.messages) <= insert.MANY
+    return pending is None or len(pending.messages) <= insert.MANY
 
 
 def _end_at_once(
-    connection: sa.Connection, scope: Scope, draft: Draft, parameters: dict[str, Any]
-) -> Ended | OtherCounter:
-    count, tokens = len(draft.messages), sum(draft.token_counts)
+    connection: sa.Connection, scope: Scope, pending: PendingAppend, parameters: dict[str, Any]
+) -> Ended | CounterMismatch:
+    count, tokens = len(pending.messages), sum(pending.token_counts)
     statement = insert.all_at_once(_TAKE_IF_OPEN, count, _OPEN, _ENDED, _SELECT_ENDED)
-    parameters |= append.head_of(draft, tokens) | insert.values(draft.messages, draft.token_counts)
+    parameters |= append.head_of(pending, tokens) | insert.values(pending.messages, pending.token_counts)
     rows = statement.fetch(connection, scope, parameters)
     if not rows:
         is_open = _IS_OPEN.fetch(connection, scope, parameters)
         if not is_open:
-            raise no_conversation(draft.conversation_id, scope)
-        why_not = append.why_not(connection, scope, draft) if is_open[0][0] else None
-        if isinstance(why_not, OtherCounter):
+            raise no_conversation(pending.conversation_id, scope)
+        why_not = append.why_not(connection, scope, pending) if is_open[0][0] else None
+        if isinstance(why_not, CounterMismatch):
             return why_not
         raise AlreadyEnded
     last_position, total_tokens, *call = rows[0]
     appended = Appended(last_position - count + 1, last_position, tokens, total_tokens)
-    return Ended(call_of(draft.conversation_id, call), appended)
+    return Ended(call_of(pending.conversation_id, call), appended)
 
 
-def ended(connection: sa.Connection, scope: Scope, conversation_id: str, number: int) -> Answered | None:
+def ended(connection: sa.Connection, scope: Scope, conversation_id: str, number: int) -> FinishedCall | None:
     """What an earlier try to end this call has stored; None where there is no reply of it.
 
     Raises:
@@ -143,4 +143,4 @@ def ended(connection: sa.Connection, scope: Scope, conversation_id: str, number:
     call = call_of(conversation_id, rows[0])
     if call.reply_position is None:
         return None
-    return Answered(call, *reply_of(connection, scope, call))
+    return FinishedCall(call, *reply_of(connection, scope, call))

@@ -82,14 +82,14 @@ def free_id(database: Database) -> str:
 
 def play(database: Database, conversation_id: str, stage: Stage) -> None:
     """Replay the whole conversation, turn by turn."""
-    from tokenmem.database.urls import shown
+    from tokenmem.database.urls import redacted
     from tokenmem.langchain.chain import ConversationChain
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
     from tokenmem.messages.message import Message
 
     store = database.store
     store.append(conversation_id, [Message.system(journey.INSTRUCTIONS, pinned=True)], title=journey.TITLE)
-    stage.heading(journey.TITLE, f"conversation {conversation_id} in {shown(database.engine.url)}")
+    stage.heading(journey.TITLE, f"conversation {conversation_id} in {redacted(database.engine.url)}")
     stage.line("", f"Each turn may send {TOKEN_LIMIT} tokens of it: {stage.legend()}")
     memory = ConversationTokenBufferMemory(
         llm=journey.scripted_model, max_token_limit=TOKEN_LIMIT, store=store, conversation_id=conversation_id
@@ -194,7 +194,7 @@ def _show_edges(database: Database, conversation_id: str, stage: Stage) -> None:
 def _show_rows(database: Database, conversation_id: str, stage: Stage) -> None:
     """What to run next, and the first of it done."""
     from tokenmem.database.driver_errors import translated_errors
-    from tokenmem.database.urls import shown
+    from tokenmem.database.urls import redacted
 
     prefix = f"{database.schema}." if database.schema else ""
     whose = f"WHERE conversation_id = '{conversation_id}'"
@@ -213,7 +213,7 @@ def _show_rows(database: Database, conversation_id: str, stage: Stage) -> None:
     log = f"SELECT position, role, text, running_total FROM {prefix}message_log {whose} ORDER BY position"
     stage.command(_sql_command(database, log))
     stage.command(_sql_command(database, f"SELECT name, arguments, result FROM {prefix}tool_calls {whose}"))
-    options = f"--url {shlex.quote(shown(database.engine.url))}"
+    options = f"--url {shlex.quote(redacted(database.engine.url))}"
     if database.schema not in (None, "tokenmem"):
         options += f" --schema {database.schema}"
     stage.command(f"tokenmem show {conversation_id} {options}")

@@ -1,0 +1,250 @@
+"""What the tests of stores share: one synchronous face for sync and async, and SQL of the tests' own."""
+
+import asyncio
+import inspect
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tests.support.postgres import PostgresServer
+from tokenmem import AsyncStore, Message, Store
+from tokenmem.database.statements import render
+
+VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
+TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")
+
+
+class Unit:
+    """Counts every message as the number that its text begins with, so that tests can do the sums."""
+
+    def __init__(self, name: str = "unit", factor: int = 1) -> None:
+        self.name = name
+        self.factor = factor
+
+    def count(self, message: Message) -> int:
+        return self.factor * int((message.content or "0").split()[0])
+
+
+class One:
+    """Counts every message as one token."""
+
+    name = "one"
+
+    def count(self, _: Message) -> int:
+        return 1
+
+
+def texts(*numbers: int) -> list[Message]:
+    """User messages that Unit counts as these numbers."""
+    return [Message.user(f"{number} tokens") for number in numbers]
+
+
+class Facade:
+    """An AsyncStore whose methods run to their end on one event loop."""
+
+    def __init__(self, store: AsyncStore, loop: asyncio.Runner) -> None:
+        self.store = store
+        self.loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.store, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = attribute(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                return self.loop.run(result)
+            return Facade(result, self.loop) if isinstance(result, AsyncStore) else result
+
+        return call
+
+    def __enter__(self) -> "Facade":
+        self.loop.run(self.store.__aenter__())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.loop.run(self.store.__aexit__(*error))
+
+    def __repr__(self) -> str:
+        return repr(self.store)
+
+
+class Stores:
+    """Opens stores of one variant, and at the end closes them and checks that they left no connection."""
+
+    def __init__(self, variant: str, url: str) -> None:
+        self.variant = variant
+        self.url = url
+        self.is_async = variant.endswith("-async")
+        self.dialect = variant.partition("-")[0]
+        self.loop = asyncio.Runner()
+        self.sql = Direct(url)
+        self._opened: list[Store] = []
+
+    def open(self, url: Any = None, **options: Any) -> Store:
+        """A store, in the face of a Store sync or async."""
+        kind: Any = AsyncStore if self.is_async else Store
+        opened = kind(self.url if url is None else url, **options)
+        store = cast("Store", Facade(opened, self.loop) if self.is_async else opened)
+        self._opened.append(store)
+        return store
+
+    def engine(self, **options: Any) -> Any:
+        """An engine of the caller's own, sync or async as the store is."""
+        if not self.is_async:
+            return sa.create_engine(self.url, **options)
+        return create_async_engine(self.url.replace("sqlite:", "sqlite+aiosqlite:"), **options)
+
+    @contextmanager
+    def transaction(self, store: Store) -> Iterator["Transaction"]:
+        """A transaction of the caller's own on an engine of the caller's own, with the store bound to it."""
+        engine = self.engine()
+        wait = self.loop.run if self.is_async else lambda value: value
+
+        async def connect() -> Any:
+            return await engine.connect()
+
+        connection = self.loop.run(connect()) if self.is_async else engine.connect()
+        try:
+            yield Transaction(store.bind(connection), connection, wait)
+        finally:
+            wait(connection.close())
+            wait(engine.dispose())
+
+    def close(self) -> None:
+        try:
+            for store in self._opened:
+                for pool in pools_of(store):
+                    assert pool.checkedout() == 0, "a connection is still checked out"
+                store.close()
+        finally:
+            self.loop.close()
+            self.sql.close()
+
+
+class Transaction:
+    """The caller's connection, sync or async."""
+
+    def __init__(self, store: Store, connection: Any, wait: Any) -> None:
+        self.store = store
+        self.connection = connection
+        self._wait = wait
+
+    def execute(self, text: str) -> None:
+        self._wait(self.connection.execute(sa.text(text)))
+
+    def commit(self) -> None:
+        self._wait(self.connection.commit())
+
+    def rollback(self) -> None:
+        self._wait(self.connection.rollback())
+
+
+class Direct:
+    """SQL behind the store's back. `{messages}` in it is that table's name."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sa.create_engine(url)
+
+    def rows(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(self._statement(text), parameters)]
+
+    def value(self, text: str, **parameters: Any) -> Any:
+        return self.rows(text, **parameters)[0][0]
+
+    def run(self, text: str, **parameters: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(self._statement(text), parameters)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each table holds."""
+        return {table: self.value(f"SELECT count(*) FROM {{{table}}}") for table in TABLES}
+
+    def age(self, days: float, where: str = "1 = 1", table: str = "messages") -> None:
+        """Make rows older than they are."""
+        columns = ("created_at",) if table == "messages" else ("created_at", "updated_at")
+        for column in columns:
+            older = (
+                f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '-{days} days')"
+                if self.engine.dialect.name == "sqlite"
+                else f"{column} - interval '{days} days'"
+            )
+            self.run(f"UPDATE {{{table}}} SET {column} = {older} WHERE {where}")
+
+    def _statement(self, text: str) -> sa.TextClause:
+        prefix = "" if self.engine.dialect.name == "sqlite" else "tokenmem."
+        return sa.text(text.format(**{table: prefix + table for table in TABLES}))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def pools_of(store: Any) -> list[Any]:
+    """The pools of the store's connections: the engine's own, and the one for single statements."""
+    runner = getattr(store._runner, "runner", store._runner)
+    engines = [store._engine, runner.single]
+    pools = [(each.sync_engine if isinstance(each, AsyncEngine) else each).pool for each in engines]
+    return pools[:1] if pools[0] is pools[1] else pools
+
+
+def statement_text(statement: Any, dialect: str) -> str:
+    """What a Statement sends to the driver."""
+    return render(statement.text, dialect, None if dialect == "sqlite" else "tokenmem")
+
+
+class Databases:
+    """Migrated databases for one test worker: migrating anew for every test would cost most of the run."""
+
+    def __init__(self, directory: Path, server: Any) -> None:
+        self._directory = directory
+        self._server = server
+        self._template: Path | None = None
+        self._postgres: str | None = None
+
+    def sqlite(self, directory: Path) -> str:
+        """A migrated file of the test's own."""
+        if self._template is None:
+            template = self._directory / "template.db"
+            with Store(f"sqlite:///{template}") as store:
+                store.upgrade()
+            self._template = template
+        path = directory / "tokenmem.db"
+        shutil.copy(self._template, path)
+        return f"sqlite:///{path}"
+
+    def postgresql(self) -> str:
+        """The worker's migrated database, emptied."""
+        if self._postgres is None:
+            server: PostgresServer = self._server()
+            self._postgres = server.create_database()
+            with Store(self._postgres) as store:
+                store.upgrade()
+        sql = Direct(self._postgres)
+        sql.run("TRUNCATE {conversations} CASCADE")
+        sql.close()
+        return self._postgres
+
+    def of(self, variant: str, directory: Path) -> str:
+        return self.sqlite(directory) if variant.startswith("sqlite") else self.postgresql()
+
+
+def same_json(left: Any, right: Any) -> bool:
+    """Equality as JSON sees it: True is not 1, 1 is not 1.0, -0.0 is not 0.0; keys have no order."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same_json, left, right))
+    return bool(repr(left) == repr(right))
+
+
+def positions(messages: Sequence[Message]) -> list[int]:
+    return [message.position for message in messages]
