@@ -16,11 +16,12 @@ from tokenmem.database.engine import check_connection, default_schema, single_st
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
 from tokenmem.edges import StartOn
-from tokenmem.execution.effects import Procedure
+from tokenmem.execution.effects import Procedure, Work
 from tokenmem.execution.runners import (
     AsyncBoundRunner,
     AsyncRunner,
     EngineRunner,
+    Execution,
     GreenletRunner,
     ThreadRunner,
     run_async,
@@ -229,7 +230,8 @@ class AsyncStore:
         return other
 
     async def _run(self, procedure: Procedure[T]) -> T:
-        return await run_async(procedure, self._runner)
+        execution: Execution[Work, T] = Execution(procedure)
+        return await run_async(execution, self._runner)
 
     async def __aenter__(self) -> Self:
         return self

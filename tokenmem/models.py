@@ -99,14 +99,27 @@ class Window:
         window.__dict__.update(others, _rows=rows)
         return window
 
+    @property
+    def rows(self) -> MessageRows | None:
+        """What the messages are made of; None where they were given as such."""
+        found: MessageRows | None = self.__dict__.get("_rows")
+        return found
+
+    def with_rows(self, rows: MessageRows) -> Self:
+        """The same window of other rows."""
+        window = object.__new__(type(self))
+        window.__dict__.update(self.__dict__, _rows=rows)
+        window.__dict__.pop("messages", None)
+        return window
+
     def to_openai(self) -> list[JSONObject]:
         """The messages as OpenAI's chat API takes them."""
-        rows: MessageRows | None = self.__dict__.get("_rows")
+        rows = self.rows
         return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
 
     def plain(self) -> list[JSONObject] | None:
         """As `to_openai`, where each message is a role and a text alone and no reply is empty; else None."""
-        rows: MessageRows | None = self.__dict__.get("_rows")
+        rows = self.rows
         return rows.plain() if rows else None
 
     if not TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
@@ -30,19 +30,33 @@ from tokenmem.database import migrate
 from tokenmem.database.engine import use_write_ahead_log
 from tokenmem.database.statements import Scope
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
-from tokenmem.execution.effects import Count, Procedure, Read, Write, with_retries
+from tokenmem.execution.effects import Procedure, Read, Write, count, perform, with_retries
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
-from tokenmem.operations import append, bulk_create, calls, change, insert, purge, read, recount, verify
+from tokenmem.operations import (
+    append,
+    bulk_create,
+    calls,
+    change,
+    insert,
+    purge,
+    read,
+    recount,
+    verify,
+    window,
+)
+from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.purge import Purged
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
 
 T = TypeVar("T")
 P = ParamSpec("P")
+Operation = Callable[Concatenate[sa.Connection, Scope, P], T]
+"""A function of a connection and a scope, as `operations` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +72,13 @@ class Procedures:
     scope: Scope = field(default_factory=Scope)
 
     def for_owner(self, owner: str) -> Procedures:
-        """The same for one owner's conversations only."""
-        return replace(self, scope=replace(self.scope, owner=self._owner(checked_name(owner, "owner"))))
+        """The procedures of a store for one owner's conversations only."""
+        return replace(self, scope=replace(self.scope, owner=self.owner_of(checked_name(owner, "owner"))))
 
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:
         """See Store.upgrade. `own_file`: whether a SQLite file's journal is ours to choose."""
         if own_file:
-            yield Read(use_write_ahead_log)
+            yield from perform(Read(use_write_ahead_log))
         yield from with_retries(
             Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
         )
@@ -87,7 +101,7 @@ class Procedures:
         checked_name(conversation_id, "conversation_id")
         pending_of = partial(
             append.PendingAppend,
-            owner=self._owner(owner),
+            owner=self.owner_of(owner),
             title=optional_name(title, "title"),
             metadata=checked_metadata(metadata),
             key=key,
@@ -96,30 +110,35 @@ class Procedures:
         )
         counting = self.counter if counter is None else resolve_counter(counter)
 
-        def store(counts: list[int], name: str) -> Write:
-            pending = pending_of(conversation_id, parsed, counts, name)
-            return replace(self.write(append.append, pending), one_statement=len(parsed) <= insert.MANY)
+        def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:
+            return self.write_of(append.append, pending_of(conversation_id, parsed, counts, name))
 
-        stored: Appended = yield from self.count_and_write(parsed, counting, store)
-        return stored
+        return self.count_and_write(parsed, counting, store, one_statement=len(parsed) <= insert.MANY)
 
     def count_and_write(
-        self, messages: Sequence[Message], counter: TokenCounter, store: Callable[[list[int], str], Write]
-    ) -> Procedure[Any]:
-        """Count messages and store them; again where the conversation is counted by another counter.
+        self,
+        messages: Sequence[Message],
+        counter: TokenCounter,
+        store: Callable[[list[int], str], Write[T | CounterMismatch]],
+        *,
+        one_statement: bool = False,
+    ) -> Procedure[T]:
+        """Count messages and write them; again where the conversation is counted by another counter.
 
         Args:
             messages: what to count.
             counter: by which counter at first.
             store: makes the write of the counts and their counter's name.
+            one_statement: whether that is a single statement on PostgreSQL.
 
         Returns:
             What the write did.
         """
         while True:
-            counts = yield Count(counter, messages)
-            outcome = yield from with_retries(store(counts, counter.name))
-            if not isinstance(outcome, append.CounterMismatch):
+            counts = yield from count(counter, messages)
+            write = replace(store(counts, counter.name), one_statement=one_statement)
+            outcome = yield from with_retries(write)
+            if not isinstance(outcome, CounterMismatch):
                 return outcome
             counter = self.counter_of(outcome.name, counter)
 
@@ -132,7 +151,7 @@ class Procedures:
     ) -> Procedure[list[Appended | None]]:
         """See Store.import_conversations."""
         key = optional_name(idempotency_key, "idempotency_key")
-        pending = []
+        new = []
         if not isinstance(conversations, Iterable):
             raise InvalidArgument(f"conversations is a {type(conversations).__name__}; pass a list of them")
         for each in conversations:
@@ -144,35 +163,33 @@ class Procedures:
             parsed = parse_messages(each.messages)
             named = counter or each.token_counter
             counting = self.counter if named is None else resolve_counter(named)
-            counts = yield Count(counting, parsed)
-            pending.append(
+            counts = yield from count(counting, parsed)
+            new.append(
                 append.PendingAppend(
                     checked_name(each.id, "id"),
                     parsed,
                     counts,
                     counting.name,
-                    owner=self._owner(owner if each.owner is None else each.owner),
+                    owner=self.owner_of(owner if each.owner is None else each.owner),
                     title=optional_name(each.title, "title"),
                     metadata=checked_metadata(each.metadata or None),
                     key=key,
                     digest=digest(parsed) if key else "",
                 )
             )
-        stored: list[Appended | None] = yield from with_retries(self.write(bulk_create.bulk_create, pending))
-        return stored
+        return (yield from self.write(bulk_create.bulk_create, new))
 
     def window(
         self, conversation_id: str, token_limit: int, start_on: str, stride: int | None
     ) -> Procedure[Window]:
         """See Store.window."""
-        window: Window = yield self.read(
-            read.window,
+        return self.read(
+            window.window,
             checked_name(conversation_id, "conversation_id"),
             checked_number(token_limit, "token_limit"),
             checked_choice(start_on, "start_on", STARTS),
             optional_number(stride, "stride", least=1),
         )
-        return window
 
     def messages(
         self,
@@ -183,7 +200,7 @@ class Procedures:
         newest_first: bool,
     ) -> Procedure[list[Message]]:
         """See Store.messages."""
-        found: list[Message] = yield self.read(
+        return self.read(
             read.messages,
             checked_name(conversation_id, "conversation_id"),
             optional_number(after, "after"),
@@ -191,51 +208,42 @@ class Procedures:
             optional_number(limit, "limit", least=1),
             bool(newest_first),
         )
-        return found
 
     def calls(
         self, conversation_id: str, after: int | None, limit: int | None, newest_first: bool
     ) -> Procedure[list[LLMCall]]:
         """See Store.calls."""
-        found: list[LLMCall] = yield self.read(
+        return self.read(
             calls.page,
             checked_name(conversation_id, "conversation_id"),
             optional_number(after, "after"),
             optional_number(limit, "limit", least=1),
             bool(newest_first),
         )
-        return found
 
     def conversation(self, conversation_id: str) -> Procedure[Conversation]:
         """See Store.conversation."""
-        found: Conversation = yield self.read(
-            read_conversation, checked_name(conversation_id, "conversation_id")
-        )
-        return found
+        return self.read(read_conversation, checked_name(conversation_id, "conversation_id"))
 
     def conversations(
         self, owner: str | None, after: str | None, limit: int | None
     ) -> Procedure[list[Conversation]]:
         """See Store.conversations."""
         scoped = self if owner is None else self.for_owner(owner)
-        found: list[Conversation] = yield scoped.read(
+        return scoped.read(
             read.conversations, optional_name(after, "after"), optional_number(limit, "limit", least=1)
         )
-        return found
 
     def update(
         self, conversation_id: str, title: str | None, metadata: JSONObject | None
     ) -> Procedure[Conversation]:
         """See Store.update."""
-        changed: Conversation = yield from with_retries(
-            self.write(
-                change.update,
-                checked_name(conversation_id, "conversation_id"),
-                optional_name(title, "title"),
-                checked_metadata(metadata),
-            )
+        return self.write(
+            change.update,
+            checked_name(conversation_id, "conversation_id"),
+            optional_name(title, "title"),
+            checked_metadata(metadata),
         )
-        return changed
 
     def edit(
         self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
@@ -245,71 +253,59 @@ class Procedures:
         checked_name(conversation_id, "conversation_id")
         checked_number(position, "position", least=1)
         optional_flag(pinned, "pinned")
-        conversation = yield self.read(read_conversation, conversation_id)
+        conversation = yield from self.read(read_conversation, conversation_id)
+
+        def store(counts: list[int], name: str) -> Write[Message | CounterMismatch]:
+            return self.write_of(change.edit, conversation_id, position, parsed, counts[0], name, pinned)
+
         counting = self.counter_of(conversation.token_counter)
-        while True:
-            (tokens,) = yield Count(counting, [parsed])
-            outcome = yield from with_retries(
-                self.write(change.edit, conversation_id, position, parsed, tokens, counting.name, pinned)
-            )
-            if isinstance(outcome, Message):
-                return outcome
-            counting = self.counter_of(outcome.name)
+        return (yield from self.count_and_write([parsed], counting, store))
 
     def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
         """See Store.delete_message."""
-        yield from with_retries(
-            self.write(
-                change.delete_message,
-                checked_name(conversation_id, "conversation_id"),
-                checked_number(position, "position", least=1),
-            )
+        return self.write(
+            change.delete_message,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(position, "position", least=1),
         )
 
     def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
         """See Store.truncate."""
-        removed: int = yield from with_retries(
-            self.write(
-                change.truncate,
-                checked_name(conversation_id, "conversation_id"),
-                checked_number(after, "after"),
-            )
+        return self.write(
+            change.truncate,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(after, "after"),
         )
-        return removed
 
     def fork(self, conversation_id: str, new_id: str, at: int | None) -> Procedure[Conversation]:
         """See Store.fork."""
-        copy: Conversation = yield from with_retries(
-            self.write(
-                change.fork,
-                checked_name(conversation_id, "conversation_id"),
-                checked_name(new_id, "new_id"),
-                optional_number(at, "at"),
-            )
+        return self.write(
+            change.fork,
+            checked_name(conversation_id, "conversation_id"),
+            checked_name(new_id, "new_id"),
+            optional_number(at, "at"),
         )
-        return copy
 
     def delete(self, conversation_id: str) -> Procedure[None]:
         """See Store.delete."""
-        yield from with_retries(self.write(change.delete, checked_name(conversation_id, "conversation_id")))
+        return self.write(change.delete, checked_name(conversation_id, "conversation_id"))
 
     def delete_owner(self, owner: str) -> Procedure[int]:
         """See Store.delete_owner."""
-        removed: int = yield from with_retries(self.for_owner(owner).write(change.delete_owner))
-        return removed
+        return self.for_owner(owner).write(change.delete_owner)
 
     def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
         """See Store.purge."""
         checked_age(older_than)
         total, after = Purged(0, 0), ""
         while True:
-            step = yield from with_retries(self.write(purge.purge, older_than, after, dry_run))
+            batch = yield from self.write(purge.purge, older_than, after, dry_run)
             total = Purged(
-                total.conversations + step.purged.conversations, total.messages + step.purged.messages
+                total.conversations + batch.purged.conversations, total.messages + batch.purged.messages
             )
-            if step.last_id is None:
+            if batch.last_id is None:
                 return total
-            after = step.last_id
+            after = batch.last_id
 
     def recount(self, conversation_id: str, counter: str | TokenCounter) -> Procedure[Conversation]:
         """See Store.recount."""
@@ -317,41 +313,32 @@ class Procedures:
         counting = resolve_counter(counter)
         counted: dict[int, CountedPage] = {}  # in order, by the position behind which each begins
         after = 0
-        while page := (yield self.read(recount.next_page, conversation_id, after)):
-            counted[after] = CountedPage.of(page, (yield Count(counting, page.messages)))
+        while page := (yield from self.read(recount.next_page, conversation_id, after)):
+            counted[after] = CountedPage.of(page, (yield from count(counting, page.messages)))
             after = page.last
         while page := (
-            yield from with_retries(
-                self.write(recount.recount, conversation_id, counting.name, list(counted.values()))
-            )
+            yield from self.write(recount.recount, conversation_id, counting.name, list(counted.values()))
         ):
-            counted[page.after] = CountedPage.of(page, (yield Count(counting, page.messages)))
+            counted[page.after] = CountedPage.of(page, (yield from count(counting, page.messages)))
         return (yield from self.conversation(conversation_id))
 
     def verify(self) -> Procedure[list[Problem]]:
         """See Store.verify."""
-        problems: list[Problem] = yield self.read(verify.verify)
-        return problems
+        return self.read(verify.verify)
 
-    def read(
-        self,
-        operation: Callable[Concatenate[sa.Connection, Scope, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Read:
-        """An operation of this store's scope, to be read."""
-        return Read(lambda connection: operation(connection, self.scope, *args, **kwargs))
+    def read(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
+        """Run an operation of this store's scope that only reads."""
+        return perform(Read(lambda connection: operation(connection, self.scope, *args, **kwargs)))
 
-    def write(
-        self,
-        operation: Callable[Concatenate[sa.Connection, Scope, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Write:
-        """The same, to be run in a transaction."""
+    def write(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
+        """Run an operation of this store's scope in a transaction, again where another process came first."""
+        return with_retries(self.write_of(operation, *args, **kwargs))
+
+    def write_of(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Write[T]:
+        """An operation of this store's scope as an effect, to be run in a transaction."""
         return Write(lambda connection: operation(connection, self.scope, *args, **kwargs))
 
-    def _owner(self, owner: str | None) -> str | None:
+    def owner_of(self, owner: str | None) -> str | None:
         """The owner asked for, or the scope's; a store for one owner does not act for another."""
         mine = self.scope.owner
         if mine is not None and owner not in (None, mine):

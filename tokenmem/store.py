@@ -19,8 +19,8 @@ from tokenmem.database.engine import (
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
 from tokenmem.edges import StartOn
-from tokenmem.execution.effects import Procedure
-from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner, run
+from tokenmem.execution.effects import Procedure, Work
+from tokenmem.execution.runners import BoundRunner, EngineRunner, Execution, Runner, run
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
@@ -348,7 +348,8 @@ class Store:
         return other
 
     def _run(self, procedure: Procedure[T]) -> T:
-        return run(procedure, self._runner)
+        execution: Execution[Work, T] = Execution(procedure)
+        return run(execution, self._runner)
 
     def __enter__(self) -> Self:
         return self

@@ -56,7 +56,7 @@ def test_a_call_beats_until_it_is_stopped_and_the_thread_ends() -> None:
 def test_a_forked_process_has_a_heart_of_its_own() -> None:
     heart, parents, own = Heart(), Counting(), Counting()
     call = heart.start(parents, Write(lambda _: None))
-    heart._process = -1  # as a child sees it: the thread is not there, the call is the parent's
+    heart._forget()  # as a child does: the thread is not there, the call is the parent's
     mine = heart.start(own, Write(lambda _: None))
     assert heart._calls == {mine}
     wait_for(lambda: own.writes >= 1)

@@ -10,7 +10,7 @@ from tokenmem import Message, Store, errors
 
 
 @pytest.fixture
-def count_and_write(stores: Stores) -> Store:
+def counted(stores: Stores) -> Store:
     store = stores.open(counter=Unit())
     store.append("c1", texts(1, 2), owner="ann")
     stores.sql.run("DROP TABLE IF EXISTS orders")

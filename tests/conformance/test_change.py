@@ -9,7 +9,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "argume
 
 
 @pytest.fixture
-def count_and_write(stores: Stores) -> Store:
+def counted(stores: Stores) -> Store:
     """A store whose conversation c1 holds messages that cost 1, 2, 3 and 4, and c2 one that costs 9."""
     store = stores.open(counter=Unit())
     store.append("c1", texts(1, 2, 3, 4), owner="ann", title="T", metadata={"a": 1})

@@ -28,7 +28,7 @@ def line(name: str, *numbers: int, **others: Any) -> ConversationLine:
 
 
 @pytest.fixture
-def count_and_write(stores: Stores) -> Store:
+def counted(stores: Stores) -> Store:
     return stores.open(counter=Unit())
 
 

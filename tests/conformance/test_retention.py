@@ -12,7 +12,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def count_and_write(stores: Stores) -> Store:
+def counted(stores: Stores) -> Store:
     return stores.open(counter=Unit())
 
 

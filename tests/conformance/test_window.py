@@ -29,7 +29,7 @@ def say(cost: int) -> Message:
 
 
 @pytest.fixture
-def count_and_write(stores: Stores) -> Store:
+def counted(stores: Stores) -> Store:
     return stores.open(counter=Unit())
 
 

@@ -93,7 +93,13 @@ class Sent:
     method: str
     said: Any
     key: str
-    text: str | None = None
+    text: str | None
+    messages: tuple[int, ...]
+    """Where its messages are."""
+    replies: tuple[int, ...]
+    """Where its reply is."""
+    ends_at: int
+    """The last position of its messages, its reply, and the parts that its failed calls have left."""
 
 
 class Player:
@@ -277,17 +283,22 @@ class Player:
         if not self.sent:
             return
         again = self.random.choice(self.sent)
-        if again.text is None:
-            refusals = (errors.InvalidArgument,)  # all of it may have been deleted
-            await self._turn(again.method, again.said, [], repeated=again, refusals=refusals)
+        rows = self.ledger.rows.keys()
+        is_last = not any(position > again.ends_at for position in rows)
+        if again.text is None and rows >= {*again.messages} and is_last:
+            await self._turn(again.method, again.said, [], repeated=again)
             return
         _, chat = self._some_chat()
         attempt = await self._read_one(chat, again.method, again.said, again.key, self.table.plans.plan())
-        assert attempt.reply is not None, repr(attempt.raised)
-        assert attempt.reply.replayed
-        assert attempt.reply.text == again.text
+        if again.text is None or not rows >= {*again.replies}:
+            assert isinstance(attempt.raised, errors.PositionConflict), repr(attempt)
+            self.table.seen["moved on"] += 1
+        else:
+            assert attempt.reply is not None, repr(attempt.raised)
+            assert attempt.reply.replayed
+            assert attempt.reply.text == again.text
+            self.table.seen["replayed"] += 1
         assert await self.ledger.news() == ([], [])
-        self.table.seen["replayed"] += 1
 
     async def append_history(self) -> None:
         history = some_history(self.random)
@@ -316,8 +327,7 @@ class Player:
             return
         position = self.random.choice(list(self.ledger.rows))
         await settled(self.table.store.delete_message(self.id, position))
-        if self.ledger.rows.pop(position).role == "assistant":
-            self.sent.clear()  # a reply that was removed is asked for again
+        self.ledger.rows.pop(position)
         self.fresh = False
 
     async def send_same_at_once(self) -> None:
@@ -342,7 +352,7 @@ class Player:
             return
         self.ledger.enter(messages, calls)
         expected = incoming + [each for each in told_rounds(rounds) if each not in incoming]
-        assert list(map(told, messages)) == expected
+        assert list(map(told, messages)) == expected, (messages, calls, one, other)
         assert [call.status for call in calls] == (["error", "ok"] if fails else ["ok"])
         replies_got = [each.reply for each in (one, other) if each.reply is not None]
         assert len(replies_got) == (1 if fails else 2), (one, other)
@@ -441,7 +451,11 @@ class Player:
                 text = next((each.text for each in self._answers(reply)), "")  # stored before it was left
             # Results that were cut on their way are other messages when they are sent again.
             if not loose:
-                self.sent.append(Sent(method, said, key, text))
+                places = [message.position for message in stored]
+                own = repeated.messages if repeated else tuple(places[: len(incoming)])
+                replies_at = tuple(places[len(incoming) :]) if text is not None else ()
+                ends_at = self.ledger.last_position
+                self.sent.append(Sent(method, said, key, text, own, replies_at, ends_at))
         return stored
 
     def _answers(self, reply: ScriptedReply) -> list[Told]:

@@ -8,12 +8,11 @@ from typing import Any
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
-from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
-from tokenmem.chat.effects import StreamLeft
+from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
+from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
 from tokenmem.chat.runners import AsyncModelRunner
-from tokenmem.chat.tools import Functions, OnError, Results
-from tokenmem.execution.effects import Procedure
+from tokenmem.chat.tools import Functions, OnError, Results, result_messages
 from tokenmem.execution.runners import AsyncBoundRunner, Execution, advance_async, run_async
 from tokenmem.models import Reply
 
@@ -35,12 +34,14 @@ class AsyncChat(BaseChat[AsyncStore]):
         message: UserMessage | None = None,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
         """See Chat.send."""
-        return await self._run(
-            self._turns.turn(asked_with(conversation_id, message, idempotency_key, options))
+        request = TurnRequest(
+            conversation_id, user_messages(message), idempotency_key, expected_position, options
         )
+        return await self._run(self._turns.turn(request))
 
     def stream(
         self,
@@ -48,11 +49,14 @@ class AsyncChat(BaseChat[AsyncStore]):
         message: UserMessage | None = None,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
         """See Chat.stream; who leaves the loop early closes it, with contextlib.aclosing."""
-        asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
-        return self._stream(self._turns.turn(asked))
+        request = TurnRequest(
+            conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
+        )
+        return self._stream(self._turns.turn(request))
 
     async def send_tool_results(
         self,
@@ -60,11 +64,14 @@ class AsyncChat(BaseChat[AsyncStore]):
         results: Results,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
         """See Chat.send_tool_results."""
-        asked = answered_with(conversation_id, results, idempotency_key, options)
-        return await self._run(self._turns.answer_calls(asked))
+        request = TurnRequest(
+            conversation_id, result_messages(results), idempotency_key, expected_position, options
+        )
+        return await self._run(self._turns.answer_calls(request))
 
     def stream_tool_results(
         self,
@@ -72,11 +79,15 @@ class AsyncChat(BaseChat[AsyncStore]):
         results: Results,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
         """See Chat.stream_tool_results."""
-        asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
-        return self._stream(self._turns.answer_calls(asked))
+        messages = result_messages(results)
+        request = TurnRequest(
+            conversation_id, messages, idempotency_key, expected_position, options, stream=True
+        )
+        return self._stream(self._turns.answer_calls(request))
 
     async def run(
         self,
@@ -87,11 +98,14 @@ class AsyncChat(BaseChat[AsyncStore]):
         max_calls: int = 10,
         on_error: OnError = "tell",
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
         """See Chat.run; the functions of one reply run at once, those that are not async in threads."""
-        asked = asked_with(conversation_id, message, idempotency_key, options)
-        return await self._run(self._turns.run(asked, functions, max_calls, on_error))
+        request = TurnRequest(
+            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        )
+        return await self._run(self._turns.run(request, functions, max_calls, on_error))
 
     def _runner(self) -> AsyncModelRunner:
         return AsyncModelRunner(self.store._runner, self._endpoint, blocking=self._blocks)
@@ -100,17 +114,18 @@ class AsyncChat(BaseChat[AsyncStore]):
     def _blocks(self) -> bool:
         return not (hasattr(self._client, "chat") or is_async(self._client))
 
-    async def _run(self, procedure: Procedure[Reply]) -> Reply:
+    async def _run(self, procedure: TurnProcedure[Reply]) -> Reply:
         async with self._runner() as runner:
-            return await run_async(procedure, runner)
+            execution: Execution[TurnWork, Reply] = Execution(procedure)
+            return await run_async(execution, runner)
 
-    async def _stream(self, procedure: Procedure[Reply]) -> AsyncGenerator[str | Reply, None]:
-        execution = Execution(procedure)
+    async def _stream(self, procedure: TurnProcedure[Reply]) -> AsyncGenerator[str | Reply, None]:
+        execution: Execution[TurnWork, Reply] = Execution(procedure)
         with suppress(StreamLeft):
             async with self._runner() as runner:
                 while (delivery := await advance_async(execution, runner)) is not None:
                     try:
-                        yield delivery.value
+                        yield delivery.text
                     except GeneratorExit:
                         execution.fail(StreamLeft())
                     except BaseException as error:

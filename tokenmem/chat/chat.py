@@ -6,12 +6,11 @@ from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import Any
 
-from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
-from tokenmem.chat.effects import StreamLeft
+from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
+from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
 from tokenmem.chat.runners import ModelRunner
-from tokenmem.chat.tools import Functions, OnError, Results
-from tokenmem.execution.effects import Procedure
+from tokenmem.chat.tools import Functions, OnError, Results, result_messages
 from tokenmem.execution.runners import BoundRunner, Execution, advance, run
 from tokenmem.models import Reply
 from tokenmem.store import Store
@@ -20,7 +19,7 @@ from tokenmem.store import Store
 class Chat(BaseChat[Store]):
     """A model that answers in the conversations of a store.
 
-    A turn is two short transactions: the user's message is stored and the window loaded; the model is asked
+    A turn is two short transactions: the user's message is stored and the window loaded; the model is request
     with no connection held; its reply is stored with a record of the call. A call that fails or is cancelled
     leaves the user's message, its record in `llm_calls`, and, when streaming, the part that had arrived.
 
@@ -59,6 +58,7 @@ class Chat(BaseChat[Store]):
         message: UserMessage | None = None,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
         """Store what the user says, ask the model, and return its stored reply.
@@ -68,6 +68,8 @@ class Chat(BaseChat[Store]):
             message: a text, content parts, or a message; None asks the model with what is there.
             idempotency_key: a repeated request with the same key neither stores nor calls twice: it returns
                 the stored reply, waits for it where it is still being made, and asks again where that failed.
+            expected_position: the last position that the caller has seen, 0 for a new conversation: of two
+                that answer the same state, one is refused.
             **options: further parameters of this request.
 
         Raises:
@@ -76,10 +78,15 @@ class Chat(BaseChat[Store]):
             WindowTooSmall: it does not fit the limit; nothing was written.
             ConversationNotFound: the conversation is another owner's, or was deleted meanwhile.
             IdempotencyConflict: the key has stored another message.
+            PositionConflict: the conversation is not at expected_position; or what the key has stored is
+                gone, or has no reply and something else stands behind it. Nothing was written, nobody asked.
             ModelError: the answer is none, or was not complete.
             Whatever the client raises, unchanged; the call is recorded.
         """
-        return self._run(self._turns.turn(asked_with(conversation_id, message, idempotency_key, options)))
+        request = TurnRequest(
+            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        )
+        return self._run(self._turns.turn(request))
 
     def stream(
         self,
@@ -87,6 +94,7 @@ class Chat(BaseChat[Store]):
         message: UserMessage | None = None,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Generator[str | Reply, None, None]:
         """As `send`, but yield the text as it comes, piece by piece, and then the Reply.
@@ -94,8 +102,10 @@ class Chat(BaseChat[Store]):
         Who stops reading cancels the call: close the iterator, as leaving a `for` loop with an exception or
         forgetting it does.
         """
-        asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
-        return self._stream(self._turns.turn(asked))
+        request = TurnRequest(
+            conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
+        )
+        return self._stream(self._turns.turn(request))
 
     def send_tool_results(
         self,
@@ -103,6 +113,7 @@ class Chat(BaseChat[Store]):
         results: Results,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
         """Store the results of the tools that the model has called, ask it again, and return its reply.
@@ -112,6 +123,7 @@ class Chat(BaseChat[Store]):
             results: for every call its result, `{call.id: result}` or messages of the role tool. What is not
                 a text is sent as JSON.
             idempotency_key: as for `send`.
+            expected_position: as for `send`.
             **options: further parameters of this request.
 
         Raises:
@@ -120,8 +132,10 @@ class Chat(BaseChat[Store]):
             WindowTooSmall: the results do not fit the limit, and are not to be cut; nothing was written.
             What `send` raises.
         """
-        asked = answered_with(conversation_id, results, idempotency_key, options)
-        return self._run(self._turns.answer_calls(asked))
+        request = TurnRequest(
+            conversation_id, result_messages(results), idempotency_key, expected_position, options
+        )
+        return self._run(self._turns.answer_calls(request))
 
     def stream_tool_results(
         self,
@@ -129,11 +143,15 @@ class Chat(BaseChat[Store]):
         results: Results,
         *,
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Generator[str | Reply, None, None]:
         """As `send_tool_results`, but yield the text as it comes, and then the Reply."""
-        asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
-        return self._stream(self._turns.answer_calls(asked))
+        messages = result_messages(results)
+        request = TurnRequest(
+            conversation_id, messages, idempotency_key, expected_position, options, stream=True
+        )
+        return self._stream(self._turns.answer_calls(request))
 
     def run(
         self,
@@ -144,6 +162,7 @@ class Chat(BaseChat[Store]):
         max_calls: int = 10,
         on_error: OnError = "tell",
         idempotency_key: str | None = None,
+        expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
         """As `send`, then call the functions that the model asks for until it asks for none.
@@ -152,33 +171,37 @@ class Chat(BaseChat[Store]):
             conversation_id: the conversation.
             message: as for `send`.
             functions: by the tool's name; each gets the arguments by name.
-            max_calls: how often the model is asked at most.
+            max_calls: how often the model is request at most.
             on_error: "tell" the model what a function raised, or "raise" it; the model is also told where it
                 calls a function that is not there or writes arguments that are no JSON object.
             idempotency_key: as for `send`, for all of it; a function may run again where the process died
                 before its result was stored, or where the request is repeated while it runs.
+            expected_position: as for `send`.
             **options: further parameters of every request.
 
         Raises:
             TooManyModelCalls: the model still calls tools; all that was said is stored.
             What `send` and `send_tool_results` raise.
         """
-        asked = asked_with(conversation_id, message, idempotency_key, options)
-        return self._run(self._turns.run(asked, functions, max_calls, on_error))
+        request = TurnRequest(
+            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        )
+        return self._run(self._turns.run(request, functions, max_calls, on_error))
 
     def _runner(self) -> ModelRunner:
         return ModelRunner(self.store._runner, self._endpoint)
 
-    def _run(self, procedure: Procedure[Reply]) -> Reply:
+    def _run(self, procedure: TurnProcedure[Reply]) -> Reply:
         with closing(self._runner()) as runner:
-            return run(procedure, runner)
+            execution: Execution[TurnWork, Reply] = Execution(procedure)
+            return run(execution, runner)
 
-    def _stream(self, procedure: Procedure[Reply]) -> Generator[str | Reply, None, None]:
-        execution = Execution(procedure)
+    def _stream(self, procedure: TurnProcedure[Reply]) -> Generator[str | Reply, None, None]:
+        execution: Execution[TurnWork, Reply] = Execution(procedure)
         with closing(self._runner()) as runner, suppress(StreamLeft):
             while (delivery := advance(execution, runner)) is not None:
                 try:
-                    yield delivery.value
+                    yield delivery.text
                 except GeneratorExit:
                     execution.fail(StreamLeft())
                 except BaseException as error:

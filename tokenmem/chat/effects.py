@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from tokenmem.execution.effects import Write
+from tokenmem.execution.effects import Effect, Work, Write
 from tokenmem.messages.values import JSONObject
 
 END = object()
@@ -52,7 +52,7 @@ class Pause:
 class KeepAlive:
     """Run a write every few seconds from now on, until the turn ends or `write` is None."""
 
-    write: Write | None
+    write: Write[None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +74,12 @@ class Invoke:
     """Call functions; the answer is for each what it returned, or the Exception that it raised."""
 
     invocations: Sequence[Invocation]
+
+
+ModelEffect = Ask | Next | Close | Pause | KeepAlive | Invoke
+TurnWork = Work | ModelEffect
+"""What a chat's runner does."""
+
+T = TypeVar("T")
+TurnProcedure = Generator[Effect | ModelEffect, Any, T]
+"""A procedure that waits for a model, too."""

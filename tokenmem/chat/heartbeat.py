@@ -23,7 +23,7 @@ class Call:
     """A call that is running."""
 
     runner: Runner
-    write: Write
+    write: Write[None]
     due: float
     writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -43,7 +43,7 @@ class Heart:
         self._thread: threading.Thread | None = None
         self._calls: set[Call] = set()
 
-    def start(self, runner: Runner, write: Write) -> Call:
+    def start(self, runner: Runner, write: Write[None]) -> Call:
         """Begin; what is returned stops it."""
         call = Call(runner, write, time.monotonic() + BEAT)
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +14,21 @@ from tokenmem.errors import InvalidArgument
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import load_json
 from tokenmem.models import Window
-from tokenmem.operations.begin_call import Prompt
 
 _A_REPLY = Message("assistant", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is sent of a window.
+
+    Attributes:
+        sent: the messages, as the model's API takes them.
+        token_count: what they cost by the model's bill, in tokens.
+    """
+
+    sent: Sequence[Any]
+    token_count: int
 
 
 def _stored(message: Message) -> int:
@@ -35,10 +49,14 @@ def prompt_of(settings: Settings, window: Window, counter: str) -> Prompt:
     return prompt
 
 
+def counts_apply(settings: Settings, counter: str) -> bool:
+    """Whether the counts of the counter of this name are what the model bills, so that none is made anew."""
+    return counter == settings.counter.name or not settings.by_bill
+
+
 def _whole(settings: Settings, window: Window, counter: str) -> Prompt:
     api, model = settings.api, settings.model
-    # Counts of another encoding, or of the caller's own counter, are not what this model bills.
-    own = counter == settings.counter.name or not settings.by_bill
+    own = counts_apply(settings, counter)
     plain = window.plain() if own and api.takes_plain else None
     if plain:  # most conversations: no Message need be made
         replies = sum(1 for message in plain if message["role"] == "assistant")

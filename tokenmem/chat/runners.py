@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tokenmem.callables import is_async, is_left_unawaited
-from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause
+from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause, TurnWork
 from tokenmem.chat.heartbeat import BEAT, Call, heart
 from tokenmem.errors import InvalidArgument
-from tokenmem.execution.effects import Count, Effect, Write
-from tokenmem.execution.runners import AsyncRunner, Runner
+from tokenmem.execution.effects import Compute, Read, Write
+from tokenmem.execution.runners import LONG_TEXT, AsyncRunner, Runner
 
 T = TypeVar("T")
 
@@ -33,10 +33,24 @@ class ModelRunner:
         self._endpoint = endpoint
         self._beating: Call | None = None
 
-    def run(self, effect: Effect) -> Any:
+    def run(self, effect: TurnWork) -> object:
         """Run one effect."""
-        own = _OWN.get(type(effect))
-        return self._store.run(effect) if own is None else own(self, effect)
+        match effect:
+            case Read() | Write() | Compute():
+                return self._store.run(effect)
+            case Ask():
+                return self.ask(effect)
+            case Next():
+                return self.next(effect)
+            case Invoke():
+                return self.invoke(effect)
+            case Close():
+                self.close_stream(effect)
+            case Pause():
+                time.sleep(effect.seconds)
+            case KeepAlive():
+                self.keep_alive(effect)
+        return None
 
     def ask(self, effect: Ask) -> Any:
         """Send a request to the model."""
@@ -55,10 +69,6 @@ class ModelRunner:
         with suppress(Exception):
             if callable(close):
                 close()
-
-    def pause(self, effect: Pause) -> None:
-        """Wait."""
-        time.sleep(effect.seconds)
 
     def keep_alive(self, effect: KeepAlive) -> None:
         """Start to say that the call is running, or stop."""
@@ -107,14 +117,30 @@ class AsyncModelRunner:
         self._beating: asyncio.TimerHandle | None = None
         self._beats: set[asyncio.Task[None]] = set()  # else nobody would hold the one that is under way
 
-    async def run(self, effect: Effect) -> Any:
+    async def run(self, effect: TurnWork) -> object:
         """Run one effect."""
-        own = _ASYNC_OWN.get(type(effect))
-        if own is not None:
-            return await own(self, effect)
-        if isinstance(effect, (Write, Count)):  # a part of a reply is counted before it is stored
-            return await self._to_its_end(self._store.run(effect))
-        return await self._store.run(effect)
+        match effect:
+            case Read():
+                return await self._store.run(effect)
+            case Write():
+                return await self._to_its_end(self._store.run(effect))
+            case Compute():  # a part of a reply is counted before it is stored
+                is_short = effect.characters <= LONG_TEXT
+                return effect.function() if is_short else await self._to_its_end(self._store.run(effect))
+            case Ask():
+                return await self.ask(effect)
+            case Next():
+                return await self.next(effect)
+            case Invoke():
+                return await self.invoke(effect)
+            case Close():
+                await self.close_stream(effect)
+            case Pause():
+                self.raise_cancelled()
+                await asyncio.sleep(effect.seconds)
+            case KeepAlive():
+                self.keep_alive(effect)
+        return None
 
     def raise_cancelled(self) -> None:
         """Raise the cancellation that has been held back."""
@@ -152,22 +178,17 @@ class AsyncModelRunner:
             if callable(close):
                 await self._to_its_end(close())
 
-    async def pause(self, effect: Pause) -> None:
-        """Wait."""
-        self.raise_cancelled()
-        await asyncio.sleep(effect.seconds)
-
-    async def keep_alive(self, effect: KeepAlive) -> None:
+    def keep_alive(self, effect: KeepAlive) -> None:
         """Start to say that the call is running, or stop."""
         self.close()
         if effect.write is not None:
             self._beat_later(effect.write)
 
-    def _beat_later(self, write: Write) -> None:
+    def _beat_later(self, write: Write[None]) -> None:
         loop = asyncio.get_running_loop()
         self._beating = loop.call_later(BEAT, lambda: self._beats.add(loop.create_task(self._beat(write))))
 
-    async def _beat(self, write: Write) -> None:
+    async def _beat(self, write: Write[None]) -> None:
         with suppress(Exception):  # a call outlives a database that is away for a while
             await self._store.run(write)
         self._beats.clear()
@@ -208,21 +229,3 @@ async def _returned_async(invocation: Invocation) -> Any:
         return await answer if inspect.isawaitable(answer) else answer
     except Exception as error:
         return error
-
-
-_OWN: dict[type, Callable[[ModelRunner, Any], Any]] = {
-    Ask: ModelRunner.ask,
-    Next: ModelRunner.next,
-    Close: ModelRunner.close_stream,
-    Pause: ModelRunner.pause,
-    KeepAlive: ModelRunner.keep_alive,
-    Invoke: ModelRunner.invoke,
-}
-_ASYNC_OWN: dict[type, Callable[[AsyncModelRunner, Any], Awaitable[Any]]] = {
-    Ask: AsyncModelRunner.ask,
-    Next: AsyncModelRunner.next,
-    Close: AsyncModelRunner.close_stream,
-    Pause: AsyncModelRunner.pause,
-    KeepAlive: AsyncModelRunner.keep_alive,
-    Invoke: AsyncModelRunner.invoke,
-}

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from tokenmem.arguments import checked_choice, checked_number, optional_name
+from tokenmem.arguments import checked_choice, checked_number
 from tokenmem.chat.apis.replies import scrubbed
-from tokenmem.chat.effects import Invocation, Invoke
+from tokenmem.chat.effects import Invocation, Invoke, TurnProcedure
 from tokenmem.chat.prompt import calls_beside, unanswered
-from tokenmem.chat.turn import TurnRequest, Turns
+from tokenmem.chat.requests import Check, TurnRequest
+from tokenmem.chat.turn import Turns
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.errors import (
     IdempotencyConflict,
@@ -21,12 +22,12 @@ from tokenmem.errors import (
     TooManyModelCalls,
     WindowTooSmall,
 )
-from tokenmem.execution.effects import Count, Procedure
+from tokenmem.execution.effects import count
 from tokenmem.messages.calls import ToolCall, answered_ids
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, parse_messages
-from tokenmem.models import Reply, Window
-from tokenmem.operations import begin_call
+from tokenmem.models import Reply
+from tokenmem.operations import calls
 
 Results = Mapping[str, Any] | Iterable[MessageLike]
 """Tool results: by the call's id, or as messages of the role tool."""
@@ -79,28 +80,28 @@ def text_of(value: Any) -> str:
 class ResultTurns(Turns):
     """The turns of a chat that uses tools."""
 
-    def answer_calls(self, asked: TurnRequest) -> Procedure[Reply]:
+    def answer_calls(self, request: TurnRequest) -> TurnProcedure[Reply]:
         """Store the results of the newest tool calls, ask the model, store its reply."""
-        given = asked.messages
-        asked = replace(asked, check=_check_of(asked.conversation_id, asked.messages or ()), given=given)
+        check = _check_of(request.conversation_id, request.messages)
+        request = replace(request, check=check, given=request.messages)
         for _ in range(_CUTS):
             try:
-                return (yield from self.turn(asked))
+                return (yield from self.turn(request))
             except WindowTooSmall as error:
                 if self.settings.oversized_results == "refuse":
                     raise
                 excess = error.token_count - error.token_limit
-                messages = yield from self._cut(asked.messages or (), excess)
+                messages = yield from self._cut(request.messages, excess)
                 if messages is None:
                     raise
-                check = _check_of(asked.conversation_id, messages)
-                asked = replace(asked, messages=messages, check=check)
-        return (yield from self.turn(asked))
+                check = _check_of(request.conversation_id, messages)
+                request = replace(request, messages=messages, check=check)
+        return (yield from self.turn(request))
 
-    def _cut(self, messages: Sequence[Message], excess: int) -> Procedure[list[Message] | None]:
+    def _cut(self, messages: Sequence[Message], excess: int) -> TurnProcedure[list[Message] | None]:
         """Results that cost so many tokens less, the longest cut; None where that would leave too little."""
         counter = self.counter
-        costs: list[int] = yield Count(counter, messages)
+        costs = yield from count(counter, messages)
         level = _level(costs, excess)
         if level < _SMALLEST_CUT:
             return None
@@ -113,55 +114,54 @@ class ResultTurns(Turns):
 
     def run(
         self,
-        asked: TurnRequest,
+        request: TurnRequest,
         functions: Functions,
         max_calls: int,
         on_error: OnError,
-    ) -> Procedure[Reply]:
+    ) -> TurnProcedure[Reply]:
         """Ask, call the functions that the model asks for, and ask again until it calls none."""
         checked_number(max_calls, "max_calls", least=1)
         checked_choice(on_error, "on_error", ("tell", "raise"))
-        optional_name(asked.key, "idempotency_key")
         _check_functions(functions)
-        reply = yield from self.turn(asked)
+        reply = yield from self.turn(request)
         for number in range(1, max_calls):
             if not reply.tool_calls:
                 return reply
-            reply = yield from self._round(asked, reply, functions, on_error, number)
+            reply = yield from self._round(request, reply, functions, on_error, number)
         if reply.tool_calls:
             raise TooManyModelCalls(
-                f"conversation {asked.conversation_id!r}: after {max_calls} calls the model still calls "
+                f"conversation {request.conversation_id!r}: after {max_calls} calls the model still calls "
                 f"tools; raise max_calls, or answer reply.tool_calls with send_tool_results"
             )
         return reply
 
     def _round(
-        self, asked: TurnRequest, reply: Reply, functions: Functions, on_error: OnError, number: int
-    ) -> Procedure[Reply]:
+        self, request: TurnRequest, reply: Reply, functions: Functions, on_error: OnError, number: int
+    ) -> TurnProcedure[Reply]:
         """Call the functions of one reply and send their results; what a repeated run has stored stays."""
-        asked = replace(asked, messages=None, key=_key_of_round(asked.key, number))
-        if asked.key is not None and reply.replayed:
-            known = yield self.procedures.read(begin_call.of_key, asked.conversation_id, asked.key)
-            if known is not None:  # the results are stored, and the model may have answered
-                return (yield from self.turn(asked))
+        request = replace(
+            request, messages=(), key=_key_of_round(request.key, number), expected_position=None
+        )
+        if request.key is not None and reply.replayed:
+            known = yield from self.procedures.read(calls.knows, request.conversation_id, request.key)
+            if known:  # the results are stored, and the model may have answered
+                return (yield from self.turn(request))
         texts = yield from _result_texts(reply.tool_calls, functions, on_error)
         results = [
             Message.tool(scrubbed(text), tool_call_id=call.id)
             for call, text in zip(reply.tool_calls, texts, strict=True)
         ]
         try:
-            return (yield from self.answer_calls(replace(asked, messages=parse_messages(results))))
+            return (yield from self.answer_calls(replace(request, messages=parse_messages(results))))
         except IdempotencyConflict:  # the same run elsewhere has stored what its functions returned
-            return (yield from self.turn(asked))
+            return (yield from self.turn(request))
 
 
-def _check_of(conversation_id: str, messages: Sequence[Message]) -> Callable[[Window, int], None]:
+def _check_of(conversation_id: str, messages: Sequence[Message]) -> Check:
     ids = [call_id for message in messages for call_id in answered_ids(message)]
 
-    def check(window: Window, newest_reply: int) -> None:
+    def check(before: Sequence[Message], newest_reply: int) -> None:
         """The results answer calls that are open, and with them every call of the reply that made them."""
-        first_stored = window.last_position - len(messages) + 1
-        before = [message for message in window.messages if message.position < first_stored]
         waiting = unanswered(before)
         for call_id in ids:
             if call_id not in waiting:
@@ -193,7 +193,7 @@ def _level(costs: Sequence[int], excess: int) -> int:
     return low
 
 
-def _cut_to(message: Message, cost: int, level: int, counter: TokenCounter) -> Procedure[Message]:
+def _cut_to(message: Message, cost: int, level: int, counter: TokenCounter) -> TurnProcedure[Message]:
     """The beginning of a result, and a mark that says how much is missing."""
     text = message.content or ""
     kept = len(text)
@@ -205,7 +205,7 @@ def _cut_to(message: Message, cost: int, level: int, counter: TokenCounter) -> P
         kept = min(kept - 1, int(kept * level / cost * 0.95))
         mark = f"\n[cut: {len(text) - kept:,} of {len(text):,} characters left out]"
         shorter = replace(message, content=text[:kept] + mark, payload=payload)
-        (cost,) = yield Count(counter, [shorter])
+        (cost,) = yield from count(counter, [shorter])
     return shorter
 
 
@@ -224,7 +224,7 @@ def _check_functions(functions: Any) -> None:
 
 def _result_texts(
     tool_calls: Sequence[ToolCall], functions: Functions, on_error: OnError
-) -> Procedure[list[str]]:
+) -> TurnProcedure[list[str]]:
     """What each call came to, as the model reads it; what it did wrong it is told."""
     told: dict[int, str] = {}
     invocations: dict[int, Invocation] = {}

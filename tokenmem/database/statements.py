@@ -22,13 +22,15 @@ _WORDS = {
         "by_pinned": "",
         "in_utc": " AT TIME ZONE 'UTC'",
         "json": "json",
-        "now": "clock_timestamp()",
-        "ago": "clock_timestamp() - make_interval(secs => :seconds)",
+        "json_array": "json_build_array",
+        "now": "statement_timestamp()",
+        "ago": "statement_timestamp() - make_interval(secs => :seconds)",
     },
     "sqlite": {
         "as_text": "",
         "in_utc": "",
         "json": "text",
+        "json_array": "json_array",
         # Without statistics SQLite would rather read the whole conversation by its primary key.
         "by_pinned": "INDEXED BY messages_pinned",
         "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -13,63 +13,70 @@ from tokenmem.database.driver_errors import translated_errors
 from tokenmem.database.engine import begin_write, leave_autocommit
 from tokenmem.database.sqlalchemy_internals import greenlet_spawn
 from tokenmem.database.statements import commit, is_own, may_bypass_sqlalchemy
-from tokenmem.execution.effects import Count, Deliver, Effect, Procedure, Read, Write
+from tokenmem.execution.effects import Compute, Deliver, Read, Work, Write
 from tokenmem.execution.worker import Worker
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
 T = TypeVar("T")
 LONG_TEXT = 20_000
-"""Characters above which tokens are counted off the event loop: some 5 ms, against 0.1 ms for the hop."""
+"""Characters above which work is done off the event loop: to count them takes 5 ms, the hop 0.1 ms."""
 
 
-class Runner(Protocol):
-    """Runs effects, waiting for each."""
+class EffectRunner(Protocol[E_contra]):
+    """Runs effects of some kinds, waiting for each."""
 
-    def run(self, effect: Effect) -> Any:
+    def run(self, effect: E_contra) -> object:
         """Run it and return its answer."""
 
 
-class AsyncRunner(Protocol):
-    """Runs effects without blocking the event loop."""
+class AsyncEffectRunner(Protocol[E_contra]):
+    """Runs effects of some kinds without blocking the event loop."""
 
-    async def run(self, effect: Effect) -> Any:
+    async def run(self, effect: E_contra) -> object:
         """Run it and return its answer."""
 
 
-class Execution(Generic[T]):
+Runner = EffectRunner[Work]
+AsyncRunner = AsyncEffectRunner[Work]
+
+
+class Execution(Generic[E, T]):
     """A procedure on its way: what it does next, and its result at the end.
 
-    What goes wrong in a effect is raised inside the procedure, which knows whether to try again.
+    What goes wrong in an effect is raised inside the procedure, which knows whether to try again.
     """
 
-    def __init__(self, procedure: Procedure[T]) -> None:
-        self.procedure = procedure
-        self.result: Any = None
-        self._resume: Callable[[], Effect] = partial(next, procedure)
+    result: T
 
-    def next_effect(self) -> Effect | None:
-        """The next effect; None at the end."""
+    def __init__(self, procedure: Generator[E | Deliver, Any, T]) -> None:
+        self._procedure = procedure
+        self._resume: Callable[[], E | Deliver] = partial(next, procedure)
+
+    def next_effect(self) -> E | Deliver | None:
+        """The next effect; None at the end, when the result is there."""
         try:
             return self._resume()
         except StopIteration as end:
             self.result = end.value
             return None
 
-    def answer(self, value: Any) -> None:
+    def answer(self, value: object) -> None:
         """Tell it what the effect came to."""
-        self._resume = partial(self.procedure.send, value)
+        self._resume = partial(self._procedure.send, value)
 
     def fail(self, error: BaseException) -> None:
         """Tell it that the effect failed."""
-        self._resume = partial(self.procedure.throw, error)
+        self._resume = partial(self._procedure.throw, error)
 
 
-def advance(execution: Execution[Any], runner: Runner) -> Deliver | None:
+def advance(execution: Execution[E, T], runner: EffectRunner[E]) -> Deliver | None:
     """Run effects up to the next delivery; None where the procedure has come to its end."""
     while (effect := execution.next_effect()) is not None:
-        if type(effect) is Deliver:
+        if isinstance(effect, Deliver):
             execution.answer(None)
             return effect
         try:
@@ -79,10 +86,10 @@ def advance(execution: Execution[Any], runner: Runner) -> Deliver | None:
     return None
 
 
-async def advance_async(execution: Execution[Any], runner: AsyncRunner) -> Deliver | None:
-    """The same, awaited."""
+async def advance_async(execution: Execution[E, T], runner: AsyncEffectRunner[E]) -> Deliver | None:
+    """Run effects up to the next delivery, each awaited; None where the procedure has come to its end."""
     while (effect := execution.next_effect()) is not None:
-        if type(effect) is Deliver:
+        if isinstance(effect, Deliver):
             execution.answer(None)
             return effect
         try:
@@ -92,22 +99,18 @@ async def advance_async(execution: Execution[Any], runner: AsyncRunner) -> Deliv
     return None
 
 
-def run(procedure: Procedure[T], runner: Runner) -> T:
+def run(execution: Execution[E, T], runner: EffectRunner[E]) -> T:
     """Run a procedure to its end, whatever it delivers."""
-    execution = Execution(procedure)
     while advance(execution, runner) is not None:
         pass
-    result: T = execution.result
-    return result
+    return execution.result
 
 
-async def run_async(procedure: Procedure[T], runner: AsyncRunner) -> T:
-    """The same, awaited."""
-    execution = Execution(procedure)
+async def run_async(execution: Execution[E, T], runner: AsyncEffectRunner[E]) -> T:
+    """Run a procedure to its end without blocking the event loop, whatever it delivers."""
     while await advance_async(execution, runner) is not None:
         pass
-    result: T = execution.result
-    return result
+    return execution.result
 
 
 class EngineRunner:
@@ -126,10 +129,10 @@ class EngineRunner:
         # while it is set would lose the connection.
         self._shared = single is engine and not self._sqlite
 
-    def run(self, effect: Effect) -> Any:
+    def run(self, effect: Work) -> object:
         """Run one effect."""
-        if isinstance(effect, Count):
-            return effect.run()
+        if isinstance(effect, Compute):
+            return effect.function()
         with translated_errors(self.engine.url):
             if isinstance(effect, Read) or (effect.one_statement and not self._sqlite):
                 with self.single.connect() as connection:
@@ -150,7 +153,7 @@ class EngineRunner:
         self.engine.dispose()
 
 
-def in_driver_transaction(connection: sa.Connection, write: Write) -> Any:
+def in_driver_transaction(connection: sa.Connection, write: Write[T]) -> T:
     """Run a write in a transaction of the driver's; SQLAlchemy's would take twice as long.
 
     After an error the pool rolls back, as it does with every connection that returns.
@@ -167,15 +170,15 @@ class BoundRunner:
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
 
-    def run(self, effect: Effect) -> Any:
+    def run(self, effect: Work) -> object:
         """Run one effect; a write that fails leaves the caller's transaction usable."""
-        if isinstance(effect, Count):
-            return effect.run()
+        if isinstance(effect, Compute):
+            return effect.function()
         with translated_errors(self.connection.engine.url):
             return in_savepoint(self.connection, effect)
 
 
-def in_savepoint(connection: sa.Connection, effect: Read | Write) -> Any:
+def in_savepoint(connection: sa.Connection, effect: Read[T] | Write[T]) -> T:
     """Run an operation in the transaction at hand, a write in a savepoint of it."""
     if isinstance(effect, Read):
         if is_own(connection.engine) and not connection.in_transaction():
@@ -195,10 +198,10 @@ class GreenletRunner:
     def __init__(self, runner: EngineRunner) -> None:
         self.runner = runner
 
-    async def run(self, effect: Effect) -> Any:
+    async def run(self, effect: Work) -> object:
         """Run one effect."""
-        if isinstance(effect, Count):
-            return await count_aside(effect)
+        if isinstance(effect, Compute):
+            return await compute_aside(effect)
         return await greenlet_spawn(self.runner.run, effect)
 
     async def close(self, *, dispose: bool) -> None:
@@ -215,18 +218,19 @@ class ThreadRunner:
 
     def __init__(self, runner: EngineRunner) -> None:
         self.runner = runner
-        self._workers = {Read: Worker(), Write: Worker()}
+        self._reader, self._writer = Worker(), Worker()
 
-    async def run(self, effect: Effect) -> Any:
+    async def run(self, effect: Work) -> object:
         """Run one effect."""
-        if isinstance(effect, Count):
-            return await count_aside(effect)
-        return await self._workers[type(effect)].run(self.runner.run, effect)
+        if isinstance(effect, Compute):
+            return await compute_aside(effect)
+        worker = self._reader if isinstance(effect, Read) else self._writer
+        return await worker.run(self.runner.run, effect)
 
     async def close(self, *, dispose: bool) -> None:
         """End the threads, if there are any, when they have done what they were given."""
-        for worker in self._workers.values():
-            await worker.close()
+        await self._reader.close()
+        await self._writer.close()
         if dispose:
             self.runner.dispose()
 
@@ -237,14 +241,14 @@ class AsyncBoundRunner:
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
 
-    async def run(self, effect: Effect) -> Any:
+    async def run(self, effect: Work) -> object:
         """Run one effect; a write that fails leaves the caller's transaction usable."""
-        if isinstance(effect, Count):
-            return await count_aside(effect)
+        if isinstance(effect, Compute):
+            return await compute_aside(effect)
         with translated_errors(self.connection.engine.url):
             return await self.connection.run_sync(in_savepoint, effect)
 
 
-async def count_aside(effect: Count) -> Any:
-    """Count long texts in a thread, short ones at once."""
-    return await asyncio.to_thread(effect.run) if effect.characters > LONG_TEXT else effect.run()
+async def compute_aside(effect: Compute[T]) -> T:
+    """Do long work in a thread, short work at once."""
+    return await asyncio.to_thread(effect.function) if effect.characters > LONG_TEXT else effect.function()

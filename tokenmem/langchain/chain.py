@@ -13,20 +13,23 @@ from typing import Any, Protocol
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
 from tokenmem.chat.apis.replies import Answer, storable
+from tokenmem.chat.effects import TurnProcedure, TurnWork
+from tokenmem.chat.opening import Opening
 from tokenmem.chat.prompt import NoResult
+from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.runners import AsyncModelRunner, ModelRunner
 from tokenmem.chat.settings import Settings
-from tokenmem.chat.turn import TurnRequest, Turns
+from tokenmem.chat.turn import Turns
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.errors import InvalidArgument, WindowTooSmall
-from tokenmem.execution.effects import Procedure
-from tokenmem.execution.runners import run, run_async
+from tokenmem.execution.runners import Execution, run, run_async
 from tokenmem.langchain.llms import LLM, ask, ask_async, callable_at_once, check_llm
 from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, checked_text, names
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
+from tokenmem.operations.snapshot import Snapshot
 from tokenmem.procedures import Procedures
 from tokenmem.store import Store
 
@@ -127,14 +130,16 @@ class ConversationChain:
         callable_at_once(self.llm)
         store = self.memory.sync_store()
         with closing(ModelRunner(store._runner, turn.endpoint(self.llm))) as runner:
-            return turn.end(run(turn.on(store), runner))
+            execution: Execution[TurnWork, Reply] = Execution(turn.on(store))
+            return turn.end(run(execution, runner))
 
     async def ainvoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
         """As `invoke`, on either store; an llm that is not async runs in a thread."""
         turn = _ChainTurn(self, self._inputs(input))
         store, runs = await self.memory.async_runner()
         async with AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False) as runner:
-            reply = await run_async(turn.on(store), runner)
+            execution: Execution[TurnWork, Reply] = Execution(turn.on(store))
+            reply = await run_async(execution, runner)
         return turn.end(reply)
 
     def _inputs(self, given: object) -> dict[str, Any]:
@@ -179,12 +184,12 @@ class _ChainTurn:
         self.history: list[Message] = []
         self.nothing_fits = False
 
-    def on(self, store: Store | AsyncStore) -> Procedure[Reply]:
+    def on(self, store: Store | AsyncStore) -> TurnProcedure[Reply]:
         """The turn's procedure on the memory's store."""
         memory = self.chain.memory
         message, _ = memory.exchange(self.inputs, {self.chain.output_key: ""})
-        asked = TurnRequest(memory.conversation_id, parse_messages([message]))
-        return _ChainTurns(store._procedures, self._settings(), self).turn(asked)
+        request = TurnRequest(memory.conversation_id, parse_messages([message]))
+        return _ChainTurns(store._procedures, self._settings(), self).turn(request)
 
     def _settings(self) -> Settings:
         memory = self.chain.memory
@@ -251,14 +256,20 @@ class _ChainTurns(Turns):
         """The memory's."""
         return self.settings.counter
 
-    def open(self, asked: TurnRequest) -> Procedure[Any]:
+    def open(
+        self,
+        request: TurnRequest,
+        found: Snapshot | None,
+        new: Sequence[Message],
+        counter: TokenCounter,
+    ) -> TurnProcedure[Opening]:
         """As Chat's; where not even the pinned messages fit, the history is empty, as the memory's is."""
         try:
-            return (yield from super().open(asked))
+            return (yield from super().open(request, found, new, counter))
         except WindowTooSmall as error:
             self._turn.nothing_fits = True
             self.settings = replace(self.settings, window_limit=error.token_count)
-            return (yield from super().open(asked))
+            return (yield from super().open(request, found, new, counter))
 
 
 def _model_name(llm: LLM) -> str:

@@ -19,7 +19,7 @@ from tokenmem.errors import (
     UnknownTokenCounter,
     WindowTooSmall,
 )
-from tokenmem.execution.effects import Effect
+from tokenmem.execution.effects import Work
 from tokenmem.execution.runners import AsyncRunner, Runner
 from tokenmem.langchain.llms import LLM
 from tokenmem.messages.message import Message
@@ -262,7 +262,7 @@ class _InThreads:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    async def run(self, effect: Effect) -> Any:
+    async def run(self, effect: Work) -> object:
         """Run one effect."""
         return await asyncio.to_thread(self._runner.run, effect)
 

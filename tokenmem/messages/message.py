@@ -135,3 +135,12 @@ def text_of_parts(parts: Sequence[Any]) -> str | None:
 
 def _null_content(role: str, content: str | None) -> JSONObject | None:
     return {"role": role, "content": None} if content is None else None
+
+
+def plain_form(message: Message) -> JSONObject | None:
+    """The provider's message where it is a role and a text alone; None where it is more, or says nothing."""
+    if message.payload is not None or message.kind != "message":
+        return None
+    if message.role == "assistant" and not message.content:
+        return None
+    return {"role": message.role, "content": message.content}

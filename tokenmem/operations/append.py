@@ -17,6 +17,7 @@ from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
 from tokenmem.operations.rows import no_conversation
+from tokenmem.operations.together import RETURNING, Change, take_and_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +58,57 @@ class CounterMismatch:
     name: str
 
 
-_UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so that no key comes in between
+UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so that no key comes in between
 
 # The row of a new conversation, or the same row moved on. Without the row nothing is stored: its key is
 # known, it is another owner's, its counter is another, or it is not at the expected position.
-TAKE_ANY = """
-INSERT INTO {conversations} AS c
-    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
-SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {json}),
-    CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint)
-WHERE NOT EXISTS (SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
+TAKE_ANY = f"""
+INSERT INTO {{conversations}} AS c
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, updated_at)
+SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {{json}}),
+    CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint),
+    {{now}}
+WHERE NOT EXISTS (
+    SELECT 1 FROM {{append_keys}} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
 ON CONFLICT (id) DO UPDATE SET
     last_position = c.last_position + excluded.last_position,
     message_count = c.message_count + excluded.message_count,
     total_tokens = c.total_tokens + excluded.total_tokens,
-    updated_at = {now}
+    revision = c.revision + 1,
+    updated_at = excluded.updated_at
 WHERE c.token_counter = excluded.token_counter
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
-RETURNING last_position, total_tokens
+{RETURNING}
 """
 # Past position 0 the conversation must be there: an INSERT would make a new one after a delete.
-TAKE_EXISTING = """
-UPDATE {conversations} AS c SET
+TAKE_EXISTING = f"""
+UPDATE {{conversations}} AS c SET
     last_position = c.last_position + :count,
     message_count = c.message_count + :count,
     total_tokens = c.total_tokens + :tokens,
-    updated_at = {now}
+    revision = c.revision + 1,
+    updated_at = {{now}}
 WHERE c.id = :id AND c.token_counter = :token_counter
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND NOT EXISTS (
-        SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
-RETURNING last_position, total_tokens
+        SELECT 1 FROM {{append_keys}} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
+{RETURNING}
 """
+_TAKE = {take: Statement(take) for take in (TAKE_ANY, TAKE_EXISTING)}
 
+STORE_KEY = Change(
+    "keyed",
+    """
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
+SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest FROM taken
+""",
+)
 _STORE_KEY = Statement("""
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
 VALUES (:id, :key, :first_position, :last_position, :digest)
 """)
-
-
-_TAKE = {take: Statement(take) for take in (TAKE_ANY, TAKE_EXISTING)}
 
 _WHY_NOT = Statement("""
 SELECT c.owner, c.token_counter, c.last_position, c.total_tokens,
@@ -124,9 +134,9 @@ def append(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> A
     try:
         taken = _take_and_store(connection, scope, pending, tokens)
     except IntegrityError as error:
-        if pending.key is None or getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
+        if pending.key is None or getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
             raise
-        raise _overtaken(pending) from None
+        raise overtaken(pending.conversation_id) from None
     if taken is None:
         return why_not(connection, scope, pending)
     last_position, total_tokens = taken
@@ -139,24 +149,34 @@ def _take_and_store(
 ) -> tuple[int, int] | None:
     take = TAKE_EXISTING if pending.expected_position or pending.must_exist else TAKE_ANY
     head = head_of(pending, tokens)
-    count = len(pending.messages)
-    if connection.dialect.name == "postgresql" and count <= insert.MANY:
-        statement = insert.all_at_once(take, count)
-        rows = statement.fetch(
-            connection, scope, head | insert.values(pending.messages, pending.token_counts)
-        )
-        return (rows[0][0], rows[0][1]) if rows else None
+    if connection.dialect.name == "postgresql" and len(pending.messages) > insert.MANY:
+        return _take_and_copy(connection, scope, pending, take, head)
+    taken = take_and_change(
+        connection,
+        scope,
+        take,
+        head,
+        messages=pending.messages,
+        token_counts=pending.token_counts,
+        changes=() if pending.key is None else (STORE_KEY,),
+    )
+    return None if taken is None else (taken.last_position, taken.total_tokens)
+
+
+def _take_and_copy(
+    connection: sa.Connection, scope: Scope, pending: PendingAppend, take: str, head: dict[str, Any]
+) -> tuple[int, int] | None:
     rows = _TAKE[take].fetch(connection, scope, head)
     if not rows:
         return None
-    last_position, total_tokens = rows[0]
-    first_position = last_position - count + 1
+    last_position, total_tokens = rows[0][:2]
+    first_position = last_position - len(pending.messages) + 1
     bulk = insert.bulk_rows(
         pending.conversation_id,
         pending.messages,
         pending.token_counts,
         first_position=first_position,
-        tokens_before=total_tokens - tokens,
+        tokens_before=total_tokens - head["tokens"],
     )
     insert.in_bulk(connection, scope, bulk)
     if pending.key is not None:
@@ -181,10 +201,9 @@ def head_of(pending: PendingAppend, tokens: int) -> dict[str, Any]:
     }
 
 
-def _overtaken(pending: PendingAppend) -> WriteConflict:
-    return WriteConflict(
-        f"conversation {pending.conversation_id!r} is being changed by another process; try again"
-    )
+def overtaken(conversation_id: str) -> WriteConflict:
+    """Another process changed the conversation in between."""
+    return WriteConflict(f"conversation {conversation_id!r} is being changed by another process; try again")
 
 
 def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> Appended | CounterMismatch:
@@ -197,7 +216,7 @@ def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> 
             raise PositionConflict(
                 pending.conversation_id, expected_position=pending.expected_position, last_position=0
             )
-        raise _overtaken(pending)
+        raise overtaken(pending.conversation_id)
     owner, token_counter, last_position, total_tokens, first_stored, last_stored, digest, tokens = rows[0]
     if pending.owner is not None and owner != pending.owner:
         raise ConversationNotFound(
@@ -217,4 +236,4 @@ def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> 
         )
     if token_counter != pending.token_counter:
         return CounterMismatch(token_counter)
-    raise _overtaken(pending)
+    raise overtaken(pending.conversation_id)

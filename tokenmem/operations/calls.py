@@ -1,4 +1,4 @@
-"""What is on record of the calls of a model: read, kept alive, and listed. See begin_call and end_call."""
+"""What is on record of the calls of a model: read, kept alive, and listed. See start_call and end_call."""
 
 from __future__ import annotations
 
@@ -68,6 +68,65 @@ def reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[Wi
     )
     tokens = sum(message.token_count for message in sent)
     return Window(tuple(sent), tokens, tokens, first, last, 0), reply
+
+
+_OF_NUMBER = Statement(f"""
+SELECT {CALL_COLUMNS} FROM {{conversations}} c JOIN {{llm_calls}} l ON l.conversation_id = c.id
+WHERE c.id = :id AND l.number = :number AND {OWNED}
+""")
+
+
+def finished(
+    connection: sa.Connection, scope: Scope, conversation_id: str, number: int
+) -> FinishedCall | None:
+    """A call that has ended, with its reply; None where it left none, or not all of it is there any more.
+
+    Raises:
+        ConversationNotFound: there is no such call, or the conversation is another owner's.
+    """
+    request = {"id": conversation_id, "owner": scope.owner, "number": number}
+    rows = _OF_NUMBER.fetch(connection, scope, request)
+    if not rows:
+        raise no_conversation(conversation_id, scope)
+    call = call_of(conversation_id, rows[0])
+    if call.reply_position is None:
+        return None
+    sent, reply = reply_of(connection, scope, call)
+    return FinishedCall(call, sent, reply) if len(reply) == (call.reply_messages or 1) else None
+
+
+_NUMBER_OF_KEY = Statement("""
+SELECT call_number FROM {append_keys} WHERE conversation_id = :id AND key = :key AND call_number IS NOT NULL
+""")
+
+
+def finished_of_key(
+    connection: sa.Connection, scope: Scope, conversation_id: str, key: str
+) -> FinishedCall | None:
+    """The newest call of the request with this key. Returns and raises as `finished` does."""
+    rows = _NUMBER_OF_KEY.fetch(connection, scope, {"id": conversation_id, "key": key})
+    return finished(connection, scope, conversation_id, rows[0][0]) if rows else None
+
+
+_KNOWS = Statement("SELECT 1 FROM {append_keys} WHERE conversation_id = :id AND key = :key")
+
+
+def knows(connection: sa.Connection, scope: Scope, conversation_id: str, key: str) -> bool:
+    """Whether a request with this key has stored anything."""
+    return bool(_KNOWS.fetch(connection, scope, {"id": conversation_id, "key": key}))
+
+
+_IS_RUNNING = Statement("""
+SELECT l.number FROM {append_keys} k
+JOIN {llm_calls} l ON l.conversation_id = k.conversation_id AND l.number = k.call_number
+WHERE k.conversation_id = :id AND k.key = :key AND l.alive_at > {ago}
+""")
+
+
+def is_running(connection: sa.Connection, scope: Scope, conversation_id: str, key: str) -> bool:
+    """Whether the newest call of the request with this key has not ended, and its process lives."""
+    request = {"id": conversation_id, "key": key, "seconds": LEASE}
+    return bool(_IS_RUNNING.fetch(connection, scope, request))
 
 
 _BEAT = Statement("""

@@ -38,7 +38,7 @@ WHERE conversation_id = :id AND position > :position
 """)
 _MOVE_TOTALS = Statement("""
 UPDATE {conversations} SET message_count = message_count + :messages, total_tokens = total_tokens + :tokens,
-    updated_at = {now}
+    revision = revision + 1, updated_at = {now}
 WHERE id = :id
 """)
 
@@ -175,7 +175,8 @@ def fork(
 
 
 _UPDATE = Statement("""
-UPDATE {conversations} SET title = :title, metadata = :metadata, updated_at = {now} WHERE id = :id
+UPDATE {conversations} SET title = :title, metadata = :metadata, revision = revision + 1, updated_at = {now}
+WHERE id = :id
 """)
 
 

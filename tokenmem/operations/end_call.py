@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
-from tokenmem.models import Appended, LLMCall
-from tokenmem.operations import append, insert
+from tokenmem.models import LLMCall
+from tokenmem.operations import append
 from tokenmem.operations.append import CounterMismatch, PendingAppend
-from tokenmem.operations.calls import CALL_COLUMNS, FinishedCall, call_of, reply_of
+from tokenmem.operations.calls import CALL_COLUMNS, call_of
 from tokenmem.operations.rows import no_conversation
+from tokenmem.operations.together import Change, take_and_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +38,52 @@ _OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, 
     cached_tokens = :cached_tokens, output_tokens = :output_tokens, reasoning_tokens = :reasoning_tokens,
     alive_at = NULL"""
 _END = Statement(f"""
-UPDATE {{llm_calls}} SET {_OUTCOME}, reply_position = :reply_position, reply_messages = :reply_messages
+UPDATE {{llm_calls}} SET {_OUTCOME}
 WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
 RETURNING {CALL_COLUMNS.replace("l.", "")}
 """)
-# PostgreSQL stores the reply and ends the call in one statement, the call's row taken first: if somebody has
-# ended it, nothing is stored.
+# PostgreSQL takes the call's row first: if somebody has ended it, nothing is stored.
 _OPEN = """open AS (
     SELECT 1 FROM {llm_calls} WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
     FOR UPDATE
 ),"""
 _TAKE_IF_OPEN = append.TAKE_EXISTING.replace("RETURNING", "AND EXISTS (SELECT 1 FROM open) RETURNING")
-_ENDED = f""", ended AS (
-    UPDATE {{llm_calls}} AS l SET {_OUTCOME}, reply_position = taken.last_position - :count + 1,
-        reply_messages = :count
-    FROM taken WHERE l.conversation_id = :id AND l.number = :number
-    RETURNING {CALL_COLUMNS}
-)"""
-_SELECT_ENDED = "SELECT taken.last_position, taken.total_tokens, ended.* FROM taken, ended"
+_END_WITH_REPLY = Change(
+    "ended",
+    f"""
+UPDATE {{llm_calls}} AS l SET {_OUTCOME}, reply_position = taken.last_position - :count + 1,
+    reply_messages = :count
+FROM taken WHERE l.conversation_id = :id AND l.number = :number AND l.alive_at IS NOT NULL
+""",
+    answer=CALL_COLUMNS,
+)
+# A repeated request is answered where nothing stands behind its messages but parts of its own.
+_KEEP_PART = Change(
+    "part_of_key",
+    """
+UPDATE {append_keys} AS k SET last_part = taken.last_position
+FROM taken WHERE k.conversation_id = :id AND k.key = :part_of
+    AND COALESCE(k.last_part, k.last_position) = taken.last_position - :count
+""",
+)
 _IS_OPEN = Statement("""
 SELECT alive_at IS NOT NULL FROM {llm_calls} WHERE conversation_id = :id AND number = :number
-""")
-_READ = Statement(f"""
-SELECT {CALL_COLUMNS} FROM {{llm_calls}} l WHERE l.conversation_id = :id AND l.number = :number
 """)
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A call that has ended: its record, and where its reply is; None where nothing was to be stored."""
+class EndedCall:
+    """A call that has ended.
+
+    Attributes:
+        call: its record.
+        first_position: where its reply, or the part of it that arrived, begins; 0 where nothing was stored.
+        moment: when that was stored; None where nothing was.
+    """
 
     call: LLMCall
-    appended: Appended | None
+    first_position: int = 0
+    moment: datetime | None = None
 
 
 class AlreadyEnded(Exception):
@@ -77,70 +93,59 @@ class AlreadyEnded(Exception):
 def end(
     connection: sa.Connection,
     scope: Scope,
-    conversation_id: str,
     number: int,
-    pending: PendingAppend | None,
+    pending: PendingAppend,
     outcome: Outcome,
-) -> Ended | CounterMismatch:
+    part_of: str | None,
+) -> EndedCall | CounterMismatch:
     """Store the reply and how the call ended.
+
+    Args:
+        connection: on SQLite in a transaction.
+        scope: the schema and the owner.
+        number: the call's number.
+        pending: the reply, or the part of it that arrived; it may hold no message.
+        outcome: how the call ended.
+        part_of: the key of the request that the stored part belongs to; None for a whole reply.
 
     Raises:
         AlreadyEnded: it has ended; nothing is stored.
         ConversationNotFound: it was deleted while the model thought; nothing is stored.
     """
-    parameters: dict[str, Any] = {name: getattr(outcome, name) for name in Outcome.__slots__}
-    parameters |= {"id": conversation_id, "number": number, "reply_position": None, "reply_messages": None}
-    if pending is not None and connection.dialect.name == "postgresql" and is_one_statement(pending):
-        return _end_at_once(connection, scope, pending, parameters)
-    appended = None
-    if pending is not None:
-        stored = append.append(connection, scope, pending)
-        if isinstance(stored, CounterMismatch):
-            return stored
-        appended = stored
-        parameters["reply_position"] = appended.first_position
-        parameters["reply_messages"] = appended.last_position - appended.first_position + 1
-    rows = _END.fetch(connection, scope, parameters)
-    if not rows:
+    parameters = {name: getattr(outcome, name) for name in Outcome.__slots__}
+    parameters |= append.head_of(pending, sum(pending.token_counts)) | {"number": number, "part_of": part_of}
+    if not pending.messages:
+        rows = _END.fetch(connection, scope, parameters)
+        if not rows:
+            raise AlreadyEnded
+        return EndedCall(call_of(pending.conversation_id, rows[0]))
+    is_postgresql = connection.dialect.name == "postgresql"
+    taken = take_and_change(
+        connection,
+        scope,
+        _TAKE_IF_OPEN if is_postgresql else append.TAKE_EXISTING,
+        parameters,
+        messages=pending.messages,
+        token_counts=pending.token_counts,
+        changes=(_END_WITH_REPLY, *((_KEEP_PART,) if part_of is not None else ())),
+        guard=_OPEN,
+    )
+    if taken is None:
+        return _why_not(connection, scope, pending, parameters)
+    if taken.answer is None:
         raise AlreadyEnded
-    return Ended(call_of(conversation_id, rows[0]), appended)
+    first_position = taken.last_position - len(pending.messages) + 1
+    return EndedCall(call_of(pending.conversation_id, taken.answer), first_position, taken.moment)
 
 
-def is_one_statement(pending: PendingAppend | None) -> bool:
-    """Whether PostgreSQL needs no transaction around `end`."""
-    return pending is None or len(pending.messages) <= insert.MANY
-
-
-def _end_at_once(
+def _why_not(
     connection: sa.Connection, scope: Scope, pending: PendingAppend, parameters: dict[str, Any]
-) -> Ended | CounterMismatch:
-    count, tokens = len(pending.messages), sum(pending.token_counts)
-    statement = insert.all_at_once(_TAKE_IF_OPEN, count, _OPEN, _ENDED, _SELECT_ENDED)
-    parameters |= append.head_of(pending, tokens) | insert.values(pending.messages, pending.token_counts)
-    rows = statement.fetch(connection, scope, parameters)
-    if not rows:
-        is_open = _IS_OPEN.fetch(connection, scope, parameters)
-        if not is_open:
-            raise no_conversation(pending.conversation_id, scope)
-        why_not = append.why_not(connection, scope, pending) if is_open[0][0] else None
-        if isinstance(why_not, CounterMismatch):
-            return why_not
-        raise AlreadyEnded
-    last_position, total_tokens, *call = rows[0]
-    appended = Appended(last_position - count + 1, last_position, tokens, total_tokens)
-    return Ended(call_of(pending.conversation_id, call), appended)
-
-
-def ended(connection: sa.Connection, scope: Scope, conversation_id: str, number: int) -> FinishedCall | None:
-    """What an earlier try to end this call has stored; None where there is no reply of it.
-
-    Raises:
-        ConversationNotFound: it is not there any more.
-    """
-    rows = _READ.fetch(connection, scope, {"id": conversation_id, "number": number})
-    if not rows:
-        raise no_conversation(conversation_id, scope)
-    call = call_of(conversation_id, rows[0])
-    if call.reply_position is None:
-        return None
-    return FinishedCall(call, *reply_of(connection, scope, call))
+) -> CounterMismatch:
+    """Why the conversation's row could not be taken. Raises as `end` does."""
+    is_open = _IS_OPEN.fetch(connection, scope, parameters)
+    if not is_open:
+        raise no_conversation(pending.conversation_id, scope)
+    why_not = append.why_not(connection, scope, pending) if is_open[0][0] else None
+    if isinstance(why_not, CounterMismatch):
+        return why_not
+    raise AlreadyEnded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,47 +31,27 @@ _MORE_ROWS = """ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS (
         pinned boolean)) WITH ORDINALITY"""
 
 _INSERT = Statement(f"INSERT INTO {{messages}} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+_INSERT_AT = Statement(
+    f"INSERT INTO {{messages}} ({_COLUMNS}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _COPY = Statement(f"COPY {{messages}} ({_COLUMNS}) FROM STDIN")
 
 
-@lru_cache
-def all_at_once(
-    take: str,
-    count: int,
-    before: str = "",
-    after: str = "",
-    select: str = "SELECT last_position, total_tokens FROM taken",
-) -> Statement:
-    """PostgreSQL's append: one statement, so one round trip, with the row locked for no longer than that.
-
-    Args:
-        take: the statement that takes the conversation's row, as text.
-        count: how many messages it stores.
-        before: a further part of the statement, which `take` refers to.
-        after: another, which refers to `taken`, the conversation's row.
-        select: what it answers.
-    """
+def from_taken(count: int) -> str:
+    """PostgreSQL's statement that stores so many messages, whose parameters are `values`; see `together`."""
     rows = _MORE_ROWS
     if count <= FEW:
         rows = f"(VALUES {', '.join(_FEW_ROWS.replace('$', str(n)) for n in range(1, count + 1))})"
-    return Statement(f"""
-WITH {before} taken AS ({take}),
-stored AS (
-    INSERT INTO {{messages}} ({_COLUMNS})
+    return f"""
+    INSERT INTO {{messages}} ({_COLUMNS}, created_at)
     SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
-        m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned
+        m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned, taken.updated_at
     FROM taken, {rows} AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
-), keyed AS (
-    INSERT INTO {{append_keys}} (conversation_id, key, first_position, last_position, digest)
-    SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest
-    FROM taken WHERE CAST(:key AS text) IS NOT NULL
-) {after}
-{select}
-""")
+"""
 
 
 def values(messages: Sequence[Message], token_counts: Sequence[int]) -> dict[str, Any]:
-    """The parameters of `all_at_once` for these messages."""
+    """The parameters of `from_taken` for these messages."""
     rows, before = [], 0
     for message, tokens in zip(messages, token_counts, strict=True):
         rows.append(values_of(message, tokens) | {"tokens_before": before})
@@ -88,6 +67,11 @@ def in_bulk(connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, .
         _COPY.copy(connection, scope, rows)
     else:
         _INSERT.run_many(connection, scope, rows)
+
+
+def at_moment(connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]], moment: str) -> None:
+    """Store rows of `bulk_rows` on SQLite, as stored at this moment."""
+    _INSERT_AT.run_many(connection, scope, ((*row, moment) for row in rows))
 
 
 def bulk_rows(

@@ -37,7 +37,9 @@ _UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated
 _DELETE_UP_TO = [
     Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position"),
     Statement("DELETE FROM {append_keys} WHERE conversation_id = :id AND last_position <= :position"),
-    Statement("UPDATE {conversations} SET message_count = message_count - :removed WHERE id = :id"),
+    Statement("""
+UPDATE {conversations} SET message_count = message_count - :removed, revision = revision + 1 WHERE id = :id
+"""),
 ]
 
 

@@ -1,0 +1,62 @@
+"""What is asked of a turn: the caller's arguments, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenmem.arguments import checked_name, optional_name, optional_number
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import MessageLike, parse_messages
+from tokenmem.messages.values import JSONObject
+
+UserMessage = str | Sequence[JSONObject] | MessageLike
+"""What a user says: a string, content parts, or a whole message."""
+
+Check = Callable[[Sequence[Message], int], None]
+"""Raises where a turn's messages do not follow those before them; is also told where the newest reply begins,
+0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What is asked of a turn.
+
+    Attributes:
+        conversation_id: the conversation.
+        messages: what is stored first; without any, the model is asked with what is there.
+        key: the idempotency key, or None.
+        expected_position: the last position that the caller has seen, or None.
+        options: further parameters of the request to the model.
+        stream: whether the text is delivered as it comes.
+        check: raises where the messages do not follow those before them; nothing is stored then.
+        given: the messages as the caller gave them, where they are cut: a repeated request has the same.
+    """
+
+    conversation_id: str
+    messages: Sequence[Message] = ()
+    key: str | None = None
+    expected_position: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    check: Check | None = None
+    given: Sequence[Message] = ()
+
+    def __post_init__(self) -> None:
+        checked_name(self.conversation_id, "conversation_id")
+        optional_name(self.key, "idempotency_key")
+        optional_number(self.expected_position, "expected_position")
+
+
+def user_messages(message: UserMessage | None) -> list[Message]:
+    """What a user says as the messages of a turn; none where the model is asked with what is there.
+
+    Raises:
+        InvalidMessage: it cannot be stored.
+    """
+    if message is None:
+        return []
+    if isinstance(message, str) or (isinstance(message, (list, tuple)) and message):
+        return parse_messages([Message.user(message)])
+    return parse_messages([message])  # type: ignore[list-item]  # an empty list, which is refused there

@@ -1,0 +1,190 @@
+"""What a turn with a model begins with: the window's messages, and what the turn has to know besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import load_json
+from tokenmem.models import Appended
+from tokenmem.operations.calls import LEASE
+from tokenmem.operations.rows import NO_BOUND, OWNED
+from tokenmem.operations.window import LEAST_BEFORE, NEWEST, Loaded, loaded_of, take_fact_row
+
+# All of it in one statement, since each one is a round trip.
+_CONVERSATION = (
+    """{json_array}(c.newest_position, c.revision, c.last_call, c.token_counter, $newest_reply){as_text}"""
+)
+# Calls that overlap end in any order; more than a few do not.
+_NEWEST_REPLY = """(SELECT max(newest.reply_position) FROM (
+        SELECT l.reply_position FROM {llm_calls} l WHERE l.conversation_id = :id
+        ORDER BY l.number DESC LIMIT 8) newest)"""
+_KEY = """(SELECT {json_array}(k.first_position, k.last_position, k.digest, k.call_number,
+        l.alive_at IS NOT NULL, l.alive_at > {ago}, l.status, l.reply_position,
+        (SELECT count(*) FROM {messages} m WHERE m.conversation_id = :id
+            AND m.position BETWEEN k.first_position AND k.last_position),
+        EXISTS (SELECT 1 FROM {messages} m WHERE m.conversation_id = :id
+            AND m.position > COALESCE(k.last_part, k.last_position))){as_text}
+    FROM k LEFT JOIN {llm_calls} l ON l.conversation_id = :id AND l.number = k.call_number)"""
+
+
+# Where the window ends that is not to end with the newest message.
+_AT_KEY = """
+    SELECT * FROM {append_keys} WHERE conversation_id = :id AND key = CAST(:key AS text)"""
+_AT_POSITION = "SELECT CAST(:ends_at AS bigint) AS last_position"
+
+
+@lru_cache
+def _statement(end: str, *, with_newest_reply: bool) -> Statement:
+    """WINDOW with what a turn has to know; where `end` finds a row, up to its last position."""
+    newest_reply = _NEWEST_REPLY if with_newest_reply else "NULL"
+    newest = NEWEST.replace("$conversation", _CONVERSATION.replace("$newest_reply", newest_reply))
+    newest = newest.replace("$key", _KEY if end == _AT_KEY else "NULL")
+    if not end:
+        return Statement(f"""
+WITH c AS MATERIALIZED (
+    SELECT last_position AS newest_position, last_position, message_count, total_tokens, revision, last_call,
+        token_counter, {LEAST_BEFORE}
+    FROM {{conversations}} c WHERE id = :id AND {OWNED}
+){newest}""")
+    return Statement(f"""
+WITH k AS MATERIALIZED ({end}
+), ends AS MATERIALIZED (
+    SELECT c.last_position AS newest_position, COALESCE(k.last_position, c.last_position) AS last_position,
+        c.message_count, c.revision, c.last_call, c.token_counter,
+        CASE WHEN k.last_position IS NULL THEN c.total_tokens ELSE (
+            SELECT m.tokens_before + m.token_count FROM {{messages}} m
+            WHERE m.conversation_id = :id AND m.position <= k.last_position
+            ORDER BY m.position DESC LIMIT 1
+        ) END AS total_tokens
+    FROM {{conversations}} c LEFT JOIN k ON true WHERE c.id = :id AND {OWNED}
+), c AS MATERIALIZED (
+    SELECT *, {LEAST_BEFORE} FROM ends
+){newest}""")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """What an earlier request with the same idempotency key has left.
+
+    Attributes:
+        first_position: the first message that it stored.
+        last_position: the last one; below `first_position` where it stored none.
+        digest: tells its messages from others.
+        call_number: the newest call that it led to; None where none began.
+        unfinished: whether that call has not ended.
+        running: whether its process still gives signs of life.
+        status: how the call ended.
+        reply_position: where its reply, or the part of it that arrived, begins.
+        complete: whether all that it stored is still there; where it stored nothing, anything to ask with.
+        moved_on: whether anything stands behind that but parts that its own failed calls left.
+    """
+
+    first_position: int
+    last_position: int
+    digest: str
+    call_number: int | None
+    unfinished: bool
+    running: bool
+    status: str | None
+    reply_position: int | None
+    complete: bool
+    moved_on: bool
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a reply has been stored, which may have been removed since."""
+        return not self.unfinished and self.status == "ok" and self.reply_position is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A conversation as a turn finds it.
+
+    Attributes:
+        loaded: the messages among which a window may begin.
+        last_position: the highest position ever given.
+        revision: by which it is known whether anything has changed since.
+        last_call: the number of its newest call.
+        token_counter: the name of the counter that it is counted by.
+        newest_reply: where the newest reply begins; 0 where there is none, or it was not asked for.
+        key: what an earlier request with the same idempotency key has left.
+    """
+
+    loaded: Loaded
+    last_position: int
+    revision: int
+    last_call: int
+    token_counter: str
+    newest_reply: int
+    key: KnownKey | None
+
+
+def take(
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    token_limit: int,
+    key: str | None,
+    stored: Appended | None,
+    new: Sequence[Message],
+    with_newest_reply: bool,
+) -> Snapshot | None:
+    """The newest messages that fit the limit, and what a turn has to know besides, by one statement.
+
+    Only where a tool's result among them answers a call that lies further back, another one looks for that.
+
+    Args:
+        connection: to read by.
+        scope: the schema and the owner.
+        conversation_id: the conversation.
+        token_limit: what the messages may cost, in tokens.
+        key: the request's idempotency key. Where it is known, the messages end with those that it stored.
+        stored: what the turn has appended already, with which the messages end; None where there is a key.
+        new: what the turn adds; results among it may answer calls that lie before what is loaded.
+        with_newest_reply: whether to look for the newest reply.
+
+    Returns:
+        None where there is no conversation of this id, or it is another owner's.
+    """
+    end = _AT_KEY if key is not None else _AT_POSITION if stored is not None else ""
+    request: dict[str, Any] = {"id": conversation_id, "owner": scope.owner, "limit": token_limit, "stride": 1}
+    if key is not None:
+        request |= {"key": key, "seconds": LEASE}
+    elif stored is not None:
+        request |= {"ends_at": stored.last_position}
+    rows = _statement(end, with_newest_reply=with_newest_reply).fetch(connection, scope, request)
+    if not rows:
+        return None
+    facts = take_fact_row(rows)
+    last_position, revision, last_call, token_counter, newest_reply = load_json(facts[3])
+    known = None if facts[4] is None else _known_key(load_json(facts[4]), total_tokens=facts[5])
+    if facts[5] is None:  # nothing is left of what it should end with
+        facts = (*facts[:5], 0, *facts[6:])
+    asked = known or stored
+    asked_from, new = (NO_BOUND, new) if asked is None else (asked.first_position, ())
+    loaded = loaded_of(connection, scope, request, rows, facts, new, asked_from)
+    return Snapshot(loaded, last_position, revision, last_call, token_counter, newest_reply or 0, known)
+
+
+def _known_key(facts: list[Any], *, total_tokens: int | None) -> KnownKey:
+    first, last, digest, number, unfinished, running, status, reply_position, count, moved_on = facts
+    complete = total_tokens is not None and count == last - first + 1
+    return KnownKey(
+        first,
+        last,
+        digest,
+        number,
+        bool(unfinished),
+        bool(running),
+        status,
+        reply_position,
+        complete,
+        bool(moved_on),
+    )

@@ -1,0 +1,184 @@
+"""What is stored before a model is asked: the messages, and the call with its number.
+
+The call's row says "cancelled, not ended" in case nobody comes back (docs/adr/0011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from tokenmem.database.statements import Scope
+from tokenmem.operations.append import UNIQUE_VIOLATION, PendingAppend, head_of, overtaken
+from tokenmem.operations.calls import DIED, UNFINISHED
+from tokenmem.operations.rows import OWNED
+from tokenmem.operations.together import RETURNING, Change, take_and_change
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call of a model, ready to begin.
+
+    Attributes:
+        model: the model that is asked.
+        first_position: where the newest messages that are sent begin; None where there are none.
+        last_position: where they end.
+        window_tokens: what all that is sent costs by our count, in tokens.
+        instructions: what the model is told before the messages.
+        tools: the tools' schemas as JSON text.
+        prompt_digest: tells these instructions and tools from others; None where there are none.
+        revision: the conversation's revision that the prompt was made of; None begins the call whatever has
+            changed since.
+        last_call: the number of its newest call then; None begins the call whatever calls have begun since.
+        repeats: the request's key is known: what it has stored stays, and its newest call is this one.
+        dead_call: the number of the key's call whose process has died, or None.
+    """
+
+    model: str
+    first_position: int | None
+    last_position: int | None
+    window_tokens: int
+    instructions: str | None = None
+    tools: str | None = None
+    prompt_digest: str | None = None
+    revision: int | None = None
+    last_call: int | None = None
+    repeats: bool = False
+    dead_call: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCall:
+    """A call that has begun.
+
+    Attributes:
+        number: its number in the conversation.
+        moment: when.
+    """
+
+    number: int
+    moment: datetime
+
+
+_TAKE_NEW = f"""
+INSERT INTO {{conversations}}
+    (id, owner, token_counter, last_position, message_count, total_tokens, last_call)
+VALUES (:id, :owner, :token_counter, :count, :count, :tokens, 1)
+ON CONFLICT (id) DO NOTHING
+{RETURNING}
+"""
+_TAKE_AS_READ = f"""
+UPDATE {{conversations}} AS c SET
+    last_position = c.last_position + :count,
+    message_count = c.message_count + :count,
+    total_tokens = c.total_tokens + :tokens,
+    revision = c.revision + :changes,
+    last_call = c.last_call + 1,
+    updated_at = {{now}}
+WHERE c.id = :id AND {OWNED}
+    AND (CAST(:revision AS bigint) IS NULL OR c.revision = :revision)
+    AND (CAST(:last_call AS bigint) IS NULL OR c.last_call = :last_call)
+{RETURNING}
+"""
+_STORE_KEY = Change(
+    "keyed",
+    """
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, call_number)
+SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest, taken.last_call FROM taken
+""",
+)
+_SET_KEY = Change(
+    "keyed",
+    """
+UPDATE {append_keys} AS k SET call_number = taken.last_call
+FROM taken WHERE k.conversation_id = :id AND k.key = :key
+""",
+)
+_MARK_DEAD = Change(
+    "died",
+    """
+UPDATE {llm_calls} AS l SET alive_at = NULL, error = :died
+FROM taken WHERE l.conversation_id = :id AND l.number = :dead_call AND l.alive_at IS NOT NULL
+""",
+)
+_KEEP_PROMPT = Change(
+    "kept",
+    """
+INSERT INTO {call_prompts} (conversation_id, digest, instructions, tools)
+SELECT :id, :prompt_digest, CAST(:instructions AS text), CAST(:tools AS {json}) FROM taken WHERE true
+ON CONFLICT (conversation_id, digest) DO NOTHING
+""",
+)
+_RECORD_CALL = Change(
+    "recorded",
+    """
+INSERT INTO {llm_calls} (conversation_id, number, model, first_position, last_position, window_tokens,
+    status, error, prompt_digest, alive_at, created_at)
+SELECT :id, taken.last_call, :model, CAST(:first AS bigint), CAST(:last AS bigint), :window_tokens,
+    'cancelled', :unfinished, CAST(:prompt_digest AS text), taken.updated_at, taken.updated_at
+FROM taken
+""",
+)
+
+
+def start(
+    connection: sa.Connection, scope: Scope, pending: PendingAppend, call: PendingCall, *, is_new: bool
+) -> StartedCall | None:
+    """Store the messages and the call, if the conversation is still as it was read.
+
+    One statement on PostgreSQL, without a volatile function or a subquery where a distributed server takes
+    none.
+
+    Args:
+        connection: on SQLite in a transaction.
+        scope: the schema and the owner.
+        pending: the messages, which may be none, and the request's key.
+        call: the call.
+        is_new: whether there was no such conversation.
+
+    Returns:
+        None where the conversation has changed since; nothing is stored then.
+    """
+    tokens = sum(pending.token_counts)
+    keeps_key = pending.key is not None and not call.repeats
+    parameters = head_of(pending, tokens) | {
+        # Two requests with one key must not both begin: the second one is to see that the first has.
+        "changes": int(bool(pending.messages) or pending.key is not None),
+        "revision": call.revision,
+        "last_call": call.last_call,
+        "dead_call": call.dead_call,
+        "died": DIED,
+        "unfinished": UNFINISHED,
+        "model": call.model,
+        "first": call.first_position,
+        "last": call.last_position,
+        "window_tokens": call.window_tokens,
+        "instructions": call.instructions,
+        "tools": call.tools,
+        "prompt_digest": call.prompt_digest,
+    }
+    changes = (
+        *((_STORE_KEY,) if keeps_key else ()),
+        *((_SET_KEY,) if call.repeats else ()),
+        *((_MARK_DEAD,) if call.dead_call is not None else ()),
+        *((_KEEP_PROMPT,) if call.prompt_digest is not None else ()),
+        _RECORD_CALL,
+    )
+    try:
+        taken = take_and_change(
+            connection,
+            scope,
+            _TAKE_NEW if is_new else _TAKE_AS_READ,
+            parameters,
+            messages=pending.messages,
+            token_counts=pending.token_counts,
+            changes=changes,
+        )
+    except IntegrityError as error:
+        if not keeps_key or getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
+            raise
+        raise overtaken(pending.conversation_id) from None
+    return None if taken is None else StartedCall(taken.last_call, taken.moment)

@@ -1,0 +1,147 @@
+"""A conversation's row is taken, and all that goes with it is written: as one statement where that counts.
+
+Taking the row locks it, moves its position and running total, and tells where new rows go. The changes that
+follow read the row as it has become, under the name `taken`. PostgreSQL runs all of them as one statement, so
+in one round trip, with the row locked for no longer than that. SQLite, whose statements cost no round trip,
+runs them one after the other inside the transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.database.statements import Scope, Statement
+from tokenmem.messages.message import Message
+from tokenmem.operations import insert
+from tokenmem.operations.rows import utc
+
+RETURNING = "RETURNING last_position, total_tokens, last_call, updated_at"
+"""What every statement that takes a conversation's row ends with."""
+
+_ALIAS = re.compile(r"\b[a-z]\.")  # which SQLite does not take in RETURNING
+
+_GIVEN = """FROM (SELECT :taken_position AS last_position, :taken_call AS last_call,
+    :taken_at AS updated_at) AS taken"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A statement that reads `FROM taken` and changes a table.
+
+    Attributes:
+        name: what it is called inside the one statement.
+        text: the statement.
+        answer: columns of the changed row that the caller wants, with the table's alias; none by default.
+    """
+
+    name: str
+    text: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The conversation's row as it has become.
+
+    Attributes:
+        last_position: the position of the last of the new messages.
+        total_tokens: the running total behind it.
+        last_call: the number of the newest call of a model.
+        moment: when; the new messages have it as the time at which they were stored.
+        answer: what the change that answers returned; None where it changed nothing, or none answers.
+    """
+
+    last_position: int
+    total_tokens: int
+    last_call: int
+    moment: datetime
+    answer: tuple[Any, ...] | None = None
+
+
+def take_and_change(
+    connection: sa.Connection,
+    scope: Scope,
+    take: str,
+    parameters: Mapping[str, Any],
+    *,
+    messages: Sequence[Message] = (),
+    token_counts: Sequence[int] = (),
+    changes: tuple[Change, ...] = (),
+    guard: str = "",
+) -> Taken | None:
+    """Take the conversation's row, store messages behind its last one, and make the changes.
+
+    Args:
+        connection: on SQLite in a transaction.
+        scope: the schema and the owner.
+        take: the statement that takes the row; with `RETURNING`.
+        parameters: of all of the statements; `:count` messages of `:tokens` tokens among them.
+        messages: what to store.
+        token_counts: what each of them costs, in tokens.
+        changes: what else to write.
+        guard: what `take` refers to on PostgreSQL; a part of the statement, with a comma behind it.
+
+    Returns:
+        None where the row could not be taken; nothing was written then.
+    """
+    request = dict(parameters)
+    if connection.dialect.name == "postgresql":
+        statement = _as_one(take, len(messages), changes, guard)
+        rows = statement.fetch(connection, scope, request | insert.values(messages, token_counts))
+        return _taken(*rows[0]) if rows else None
+    rows = _statement(take).fetch(connection, scope, request)
+    if not rows:
+        return None
+    last_position, total_tokens, last_call, moment = rows[0]
+    if messages:
+        first, before = last_position - len(messages) + 1, total_tokens - sum(token_counts)
+        bulk = insert.bulk_rows(
+            request["id"], messages, token_counts, first_position=first, tokens_before=before
+        )
+        insert.at_moment(connection, scope, bulk, moment)
+    request |= {"taken_position": last_position, "taken_call": last_call, "taken_at": moment}
+    answer: tuple[Any, ...] = ()
+    for change in changes:
+        text = change.text.replace("FROM taken", _GIVEN)
+        if change.answer:
+            text += f" RETURNING {_ALIAS.sub('', change.answer)}"
+            answer = next(iter(_statement(text).fetch(connection, scope, request)), ())
+        else:
+            _statement(text).run(connection, scope, request)
+    return _taken(last_position, total_tokens, last_call, moment, *answer)
+
+
+def _taken(
+    last_position: int, total_tokens: int, last_call: int, moment: datetime | str, *answer: Any
+) -> Taken:
+    found = answer if any(value is not None for value in answer) else None
+    return Taken(last_position, total_tokens, last_call, utc(moment), found)
+
+
+@lru_cache(maxsize=256)
+def _statement(text: str) -> Statement:
+    return Statement(text)
+
+
+@lru_cache(maxsize=256)
+def _as_one(take: str, count: int, changes: tuple[Change, ...], guard: str) -> Statement:
+    parts = [f"taken AS ({take})"]
+    if count:
+        parts.append(f"stored AS ({insert.from_taken(count)})")
+    columns, answers = "", ""
+    for change in changes:
+        returning = f" RETURNING {change.answer}" if change.answer else ""
+        parts.append(f"{change.name} AS ({change.text}{returning})")
+        if change.answer:
+            columns += f", {change.name}.*"
+            answers += f" LEFT JOIN {change.name} ON true"
+    return Statement(f"""WITH {guard} {", ".join(parts)}
+SELECT taken.last_position, taken.total_tokens, taken.last_call, taken.updated_at{{in_utc}}{columns}
+FROM taken{answers}""")
