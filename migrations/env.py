@@ -1,4 +1,4 @@
-"""Run by Alembic, from its own command line or from tokenmem.migrate."""
+"""Run by Alembic, from its own command line or by tokenmem.database.migrate."""
 
 import os
 from typing import Any

@@ -26,7 +26,7 @@ sa.Table("notes", target_metadata, sa.Column("id", sa.Integer, primary_key=True)
 """
 # What the documentation tells users of SQLite, and of include_schemas=True, to add to their env.py.
 INCLUDE_NAME = """
-from tokenmem.schema import DEFAULT_SCHEMA, TABLES, VERSION_TABLE
+from tokenmem.database.schema import DEFAULT_SCHEMA, TABLES, VERSION_TABLE
 
 def include_name(name, type_, parent_names):
     if type_ == "schema":

@@ -316,7 +316,7 @@ def test_a_migration_that_is_killed_leaves_nothing_half_done(
 ) -> None:
     broken = broken_migrations(tmp_path / "broken", schema, "os._exit(9)")
     program = (
-        "import sys, pathlib; from tokenmem import Store, migrate; "
+        "import sys, pathlib; from tokenmem import Store; from tokenmem.database import migrate; "
         "migrate.directory = lambda: pathlib.Path(sys.argv[2]); Store(sys.argv[1]).upgrade()"
     )
     url = engine.url.render_as_string(hide_password=False)

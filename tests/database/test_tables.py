@@ -19,6 +19,8 @@ CHANGING = {
     "last_position",
     "message_count",
     "total_tokens",
+    "revision",
+    "last_call",
     "updated_at",
 }
 
@@ -42,7 +44,7 @@ def test_every_table_view_and_column_is_explained_in_the_database(postgres: psyc
         b" WHERE relnamespace = 'tokenmem'::regnamespace AND relkind IN ('r', 'v')"
         b" AND relname <> 'tokenmem_alembic_version'",
     )
-    assert len(relations) == 12
+    assert len(relations) == 13
     assert [name for name, comment in relations if not comment] == []
     columns = rows(
         postgres,
@@ -134,5 +136,5 @@ def test_sqlite_keeps_messages_in_their_primary_key(sqlite_url: str) -> None:
             connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
         )
     without = {name for name, text in texts.items() if text.rstrip().endswith("WITHOUT ROWID")}
-    assert without == {"messages", "llm_calls", "append_keys", "call_prompts"}
+    assert without == {"messages", "llm_calls", "append_keys", "call_prompts", "schema_settings"}
     engine.dispose()

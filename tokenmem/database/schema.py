@@ -25,7 +25,7 @@ VIEWS = (
     "count_error_by_model",
 )
 
-TABLES = ("conversations", "messages", "llm_calls", "append_keys", "call_prompts")
+TABLES = ("conversations", "messages", "llm_calls", "append_keys", "call_prompts", "schema_settings")
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -50,9 +50,9 @@ def checked_schema(schema: str | None) -> str | None:
 
 
 def tables(schema: str | None) -> sa.MetaData:
-    """The five tables as the newest migration leaves them; `alembic check` compares a database with it."""
+    """The tables as the newest migration leaves them; `alembic check` compares a database with it."""
     metadata = sa.MetaData(schema=schema)
-    for define in (_conversations, _messages, _llm_calls, _append_keys, _call_prompts):
+    for define in (_conversations, _messages, _llm_calls, _append_keys, _call_prompts, _schema_settings):
         define(metadata)
     return metadata
 
@@ -110,6 +110,8 @@ def _conversations(metadata: sa.MetaData) -> None:
         _big("last_position", "The highest position ever given; 0 before the first"),
         _big("message_count", "How many messages it holds"),
         _big("total_tokens", "Running total behind its newest message, in tokens, since its first"),
+        _big("revision", "Raised by every change of the conversation, its messages or pins"),
+        _big("last_call", "The highest number ever given to one of its model calls"),
         _moment("created_at", "When it was created, UTC"),
         _moment("updated_at", "When it last changed, UTC"),
         comment="One row a conversation; its lock is the order of its messages",
@@ -161,20 +163,20 @@ def _llm_calls(metadata: sa.MetaData) -> None:
         _integer("output_tokens", "The provider's count of the reply", nullable=True),
         _integer("reasoning_tokens", "Of these, spent on reasoning", nullable=True),
         _big("reply_position", "Where the reply is stored", nullable=True),
+        _integer("reply_messages", "How many messages the reply is, from reply_position on", nullable=True),
         _integer("latency_ms", "From request to the end of the reply, in milliseconds", nullable=True),
         _integer("first_token_ms", "From request to the first token, in milliseconds", nullable=True),
         _text("finish_reason", "Why the model stopped", nullable=True),
         _text("status", "ok, error or cancelled"),
         _text("error", "What went wrong", nullable=True),
         _text("request_id", "The provider's id of the request", nullable=True),
+        _text("prompt_digest", "The instructions and tools that were sent, see call_prompts", nullable=True),
         _moment("created_at", "When the call was recorded, UTC"),
         _moment(
             "alive_at",
             "While the call runs, when its process last said so, UTC; null once it has ended",
             nullable=True,
         ),
-        _integer("reply_messages", "How many messages the reply is, from reply_position on", nullable=True),
-        _text("prompt_digest", "The instructions and tools that were sent, see call_prompts", nullable=True),
         comment="One row a model call: what the model saw and what it cost",
         sqlite_with_rowid=False,
     )
@@ -188,8 +190,14 @@ def _append_keys(metadata: sa.MetaData) -> None:
         sa.Column("key", _text_key(), primary_key=True, comment="The caller's idempotency key"),
         _big("first_position", "First message that the append stored"),
         _big("last_position", "Last message that the append stored"),
-        _text("digest", "SHA-256 of the messages: tells a retry from another"),
         _big("call_number", "The model call that the append led to", nullable=True),
+        _big(
+            "last_part",
+            "The last message of the parts that its failed model calls left, directly behind what it stored; "
+            "null where there are none",
+            nullable=True,
+        ),
+        _text("digest", "SHA-256 of the messages: tells a retry from another"),
         comment="One row an append with an idempotency key, so that a retry stores nothing twice",
         sqlite_with_rowid=False,
     )
@@ -207,5 +215,16 @@ def _call_prompts(metadata: sa.MetaData) -> None:
         sa.Column("tools", _json(), comment="The tools' schemas"),
         _moment("created_at", "When they were first sent, UTC"),
         comment="One row for each set of instructions and tools that a conversation's calls sent",
+        sqlite_with_rowid=False,
+    )
+
+
+def _schema_settings(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "schema_settings",
+        metadata,
+        sa.Column("name", _text_key(), primary_key=True, comment="oldest_revision"),
+        _text("value", "Its value"),
+        comment="One row a setting; oldest_revision: code that knows this revision works on the tables",
         sqlite_with_rowid=False,
     )
