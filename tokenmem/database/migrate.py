@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PAUSE = 0.005
 """Seconds between looks whether another thread or task of this process has finished its migration."""
 
+_REVISION = re.compile(r"tokenmem_([0-9]{1,9})")
+
 _alembic = ForkSafeLock()
 
 
@@ -33,6 +36,18 @@ def directory() -> Path:
     package = Path(__file__).resolve().parents[1]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def revision_number(revision: str) -> int:
+    """The number of one of our revisions: 1 of `tokenmem_0001`.
+
+    Raises:
+        SchemaOutOfDate: it is none of ours.
+    """
+    found = _REVISION.fullmatch(revision)
+    if found is None:
+        raise SchemaOutOfDate(f"{revision!r:.80} is none of tokenmem's revisions, which are tokenmem_NNNN")
+    return int(found[1])
 
 
 def upgrade(connection: sa.Connection, schema: str | None, revision: str = "head") -> None:
