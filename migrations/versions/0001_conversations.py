@@ -237,7 +237,7 @@ def create_call_prompts(schema: str | None) -> None:
 def create_schema_settings(schema: str | None) -> None:
     settings = op.create_table(
         "schema_settings",
-        sa.Column("name", text_key(), primary_key=True, nullable=False, comment="oldest_revision"),
+        sa.Column("name", text_key(), primary_key=True, nullable=False, comment="The setting's name"),
         sa.Column("value", sa.Text(), nullable=False, comment="Its value"),
         schema=schema,
         comment="One row a setting; oldest_revision: code that knows this revision works on the tables",

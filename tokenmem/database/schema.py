@@ -211,7 +211,7 @@ def _schema_settings(metadata: sa.MetaData) -> None:
     sa.Table(
         "schema_settings",
         metadata,
-        sa.Column("name", text_key(), primary_key=True, comment="oldest_revision"),
+        sa.Column("name", text_key(), primary_key=True, comment="The setting's name"),
         _text("value", "Its value"),
         comment="One row a setting; oldest_revision: code that knows this revision works on the tables",
         sqlite_with_rowid=False,

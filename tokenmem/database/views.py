@@ -123,9 +123,9 @@ def views_at(directory: Path, number: int, dialect: str, schema: str | None) -> 
 def _texts(directory: Path, number: int) -> list[tuple[str, str]]:
     """The newest text of each name up to a revision, without those that have ended."""
     texts = []
-    for folder in sorted(directory.iterdir()):
-        files = [file for file in folder.glob("*.sql") if int(file.stem) <= number]
-        if files and (text := max(files).read_text(encoding="utf-8").strip()):
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
+        files = {int(file.stem): file for file in folder.glob("*.sql") if int(file.stem) <= number}
+        if files and (text := files[max(files)].read_text(encoding="utf-8").strip()):
             texts.append((folder.name, text))
     return texts
 
