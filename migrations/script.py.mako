@@ -1,7 +1,9 @@
 """${message}"""
 
-from alembic import op
 import sqlalchemy as sa
+from alembic import op
+
+from tokenmem.database.migration_steps import downgrade_views, keep_writers_out, tables_schema, upgrade_views
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -10,8 +12,14 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    schema = tables_schema()
+    keep_writers_out()
+    ${upgrades if upgrades else "# tables first: views read their columns"}
+    upgrade_views(revision)
 
 
 def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}
+    schema = tables_schema()
+    keep_writers_out()
+    downgrade_views(revision)
+    ${downgrades if downgrades else "# tables last: SQLite drops no column that a view reads"}

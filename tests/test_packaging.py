@@ -86,10 +86,14 @@ def contents(wheel: Path) -> set[str]:
 
 def test_the_wheel_holds_the_package_and_the_migrations(distributions: Distributions) -> None:
     names = contents(distributions.wheel)
-    migrations = {f"tokenmem/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("migrations/**/*.py")}
+    migrations = {
+        f"tokenmem/{path.relative_to(ROOT).as_posix()}"
+        for ending in ("py", "mako", "sql")
+        for path in ROOT.glob(f"migrations/**/*.{ending}")
+    }
     modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tokenmem/**/*.py")}
     ranks = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tokenmem/counting/ranks/*")}
-    assert len(migrations) >= 2
+    assert len(migrations) >= 10
     assert len(ranks) == 3
     information = f"tokenmem-{__version__}.dist-info"
     licences = {f"{information}/licenses/{name}" for name in ("LICENSE", "tokenmem/counting/ranks/NOTICE")}

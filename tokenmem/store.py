@@ -309,8 +309,11 @@ class Store:
     def upgrade(self, revision: str = "head") -> None:
         """Create the tables, or migrate them; safe when many processes start at once.
 
+        Where a newer tokenmem has migrated them and this one works on them, nothing is done, with a
+        RuntimeWarning.
+
         Raises:
-            SchemaOutOfDate: there is no such revision, or the database is a newer tokenmem's.
+            SchemaOutOfDate: there is no such revision, or only a newer tokenmem works on the database.
         """
         return self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))
 

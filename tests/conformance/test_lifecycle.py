@@ -142,7 +142,7 @@ def test_a_database_of_a_newer_tokenmem(stores: Stores) -> None:
     old = stores.sql.value(f"SELECT version_num FROM {table}")
     stores.sql.run(f"UPDATE {table} SET version_num = 'tokenmem_9999'")
     try:
-        with pytest.raises(errors.SchemaOutOfDate, match="tokenmem_9999"):
+        with pytest.warns(RuntimeWarning, match="tokenmem_9999.*nothing was done"):
             stores.open().upgrade()
     finally:
         stores.sql.run(f"UPDATE {table} SET version_num = '{old}'")

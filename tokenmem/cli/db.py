@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -36,9 +37,13 @@ def upgrade(
     from tokenmem.database import migrate
 
     with opened(url, schema, create=True) as database:
-        database.store.upgrade(revision)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", RuntimeWarning)
+            database.store.upgrade(revision)
         with connected(database.engine) as connection:
             reached = migrate.current(connection, database.schema)
+    for warning in caught:
+        complain(str(warning.message))
     if as_json:
         print_json({"revision": reached})
     else:
@@ -93,19 +98,20 @@ def current(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False
 
     with opened(url, schema) as database, connected(database.engine) as connection:
         found, newest = migrate.current(connection, database.schema), migrate.head()
+        advice = "" if found == newest else _compare(connection, database.schema).advice
     if as_json:
         print_json({"revision": found, "head": newest})
         return
     print(found or "none")
-    if found != newest:
-        complain(f"this version of tokenmem is at {newest}; run `tokenmem db upgrade`")
+    if advice:
+        complain(advice)
 
 
 @group.command(epilog="Example: tokenmem db check && echo up to date")
 def check(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False) -> None:
     """Compare the tables with those of this version.
 
-    Exit code 1 where they differ.
+    Exit code 1 where they differ. Tables of a newer version on which this one works count as right.
     """
     from tokenmem.database import migrate
 
@@ -113,18 +119,38 @@ def check(url: Url = DEFAULT_URL, schema: Schema = None, as_json: Json = False) 
         found = migrate.current(connection, database.schema)
         if found == migrate.head():
             differences = migrate.check(connection, database.schema)
+            answer = f"{_place(database.engine.url)} is as this version wants it, at {found}"
         else:
-            differences = [
-                f"revision {found or 'none'} instead of {migrate.head()}; run `tokenmem db upgrade`"
-            ]
+            other = _compare(connection, database.schema)
+            differences = [] if other.usable else [f"revision {found or 'none'}: {other.advice}"]
+            answer = f"{_place(database.engine.url)} is at {found}: {other.advice}"
     if as_json:
         print_json({"differences": differences})
-    elif differences:
-        print(*map(escape, differences), sep="\n")
     else:
-        print(f"{_place(database.engine.url)} is as this version wants it, at {found}")
+        print(*map(escape, differences or [answer]), sep="\n")
     if differences:
         raise typer.Exit(FAILED)
+
+
+class _OtherRevision(NamedTuple):
+    """A revision that is not this version's newest: whether it can be worked on, and what to say about it."""
+
+    usable: bool
+    advice: str
+
+
+def _compare(connection: sa.Connection, schema: str | None) -> _OtherRevision:
+    from tokenmem.database import migrate
+    from tokenmem.errors import SchemaOutOfDate
+
+    try:
+        newer = migrate.newer_revision(connection, schema)
+    except SchemaOutOfDate as error:
+        return _OtherRevision(False, str(error))
+    newest = migrate.head()
+    if newer is None:
+        return _OtherRevision(False, f"this version of tokenmem is at {newest}; run `tokenmem db upgrade`")
+    return _OtherRevision(True, f"a newer tokenmem's; this version is at {newest} and works on it")
 
 
 @group.command(epilog="Example: tokenmem db sql --url postgresql+psycopg://host/database > tables.sql")

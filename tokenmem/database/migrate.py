@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +23,12 @@ from tokenmem.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 PAUSE = 0.005
 """Seconds between looks whether another thread or task of this process has finished its migration."""
+
+_REVISION = re.compile(r"tokenmem_([0-9]{1,9})")
 
 _alembic = ForkSafeLock()
 
@@ -35,18 +40,72 @@ def directory() -> Path:
     return inside if inside.is_dir() else package.parent / "migrations"
 
 
+def revision_number(revision: str) -> int:
+    """The number of one of our revisions: 1 of `tokenmem_0001`.
+
+    Raises:
+        SchemaOutOfDate: it is none of ours.
+    """
+    found = _REVISION.fullmatch(revision)
+    if found is None:
+        raise SchemaOutOfDate(f"{revision!r:.80} is none of tokenmem's revisions, which are tokenmem_NNNN")
+    return int(found[1])
+
+
 def upgrade(connection: sa.Connection, schema: str | None, revision: str = "head") -> None:
     """Bring the tables to a revision, from nothing or from an older one.
 
-    Safe when many processes start at once: one works, the others wait and find nothing left to do.
+    Safe when many processes start at once: one works, the others wait and find nothing left to do. Where a
+    newer tokenmem has migrated the tables and this one works on them, a RuntimeWarning says so and nothing is
+    done.
 
     Raises:
-        SchemaOutOfDate: this version has no such revision, or does not know the database's.
+        SchemaOutOfDate: this version has no such revision, or does not work on the database's.
     """
     from alembic import command
 
     with _known_revisions(), _alone():
-        command.upgrade(_config(schema, connection), revision)
+        take_turn(connection, schema)
+        newer = newer_revision(connection, schema)
+        if newer is None:
+            command.upgrade(_config(schema, connection), revision)
+            return
+        if revision != "head":
+            _script().get_revision(revision)
+    warnings.warn(
+        f"a newer tokenmem has brought the tables to revision {newer}; this one knows the revisions up to "
+        f"{head()} and works on them: nothing was done",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def newer_revision(connection: sa.Connection, schema: str | None) -> str | None:
+    """The database's revision where it is newer than this version of tokenmem, which still works on it.
+
+    Code works on a newer revision if it knows the one that `schema_settings` names as the oldest.
+
+    Returns:
+        None where this version knows the database's revision, or there is none yet.
+
+    Raises:
+        SchemaOutOfDate: this version does not work on the database, or the revision is not tokenmem's.
+    """
+    found = current(connection, schema)
+    if found is None or any(script.revision == found for script in _script().walk_revisions()):
+        return None
+    newest = head()
+    known = f"the database is at revision {found}, this tokenmem knows the revisions up to {newest}"
+    is_newer = revision_number(found) > revision_number(newest)
+    oldest = _oldest_revision(connection, schema) if is_newer else None
+    if oldest is None:
+        raise SchemaOutOfDate(
+            f"{known}, and no row oldest_revision in a table schema_settings tells whether it works on it: "
+            f"install the tokenmem that wrote this database"
+        )
+    if revision_number(oldest) > revision_number(newest):
+        raise SchemaOutOfDate(f"{known} and would have to know {oldest}: install a newer tokenmem")
+    return found
 
 
 def downgrade(connection: sa.Connection, schema: str | None, revision: str) -> None:
@@ -71,9 +130,7 @@ def current(connection: sa.Connection, schema: str | None) -> str | None:
 
 def head() -> str:
     """The newest revision that this version of tokenmem knows."""
-    from alembic.script import ScriptDirectory
-
-    return str(ScriptDirectory.from_config(_config(None)).get_current_head())
+    return str(_script().get_current_head())
 
 
 def check(connection: sa.Connection, schema: str | None) -> list[str]:
@@ -106,6 +163,18 @@ def sql(url: sa.URL, schema: str | None, revision: str = "head") -> str:
     with _known_revisions(), _alone():
         command.upgrade(config, revision, sql=True)
     return written.getvalue()
+
+
+def _oldest_revision(connection: sa.Connection, schema: str | None) -> str | None:
+    inspector = sa.inspect(connection)
+    if not inspector.has_table("schema_settings", schema=schema):
+        return None
+    if not {"name", "value"} <= {each["name"] for each in inspector.get_columns("schema_settings", schema)}:
+        return None
+    prefix = f"{schema}." if schema else ""
+    query = f"SELECT value FROM {prefix}schema_settings WHERE name = 'oldest_revision'"
+    value = connection.scalar(sa.text(query))
+    return None if value is None else str(value)
 
 
 @contextmanager
@@ -155,6 +224,12 @@ def take_turn(connection: sa.Connection, schema: str | None) -> None:
     )
     if not found:  # asked first: IF NOT EXISTS wants the right to create schemas even where one is there
         connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
+
+
+def _script() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config(None))
 
 
 def _config(schema: str | None, connection: sa.Connection | None = None) -> Config:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tokenmem.database import sqlalchemy_internals
+from tokenmem.database.column_types import json, text_key, timestamp
 from tokenmem.errors import InvalidArgument
 
 DEFAULT_SCHEMA = "tokenmem"
@@ -57,23 +58,10 @@ def tables(schema: str | None) -> sa.MetaData:
     return metadata
 
 
-def _text_key() -> sa.types.TypeEngine[str]:
-    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-
-
-def _timestamp() -> sa.types.TypeEngine[Any]:
-    return sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
-
-
-def _json() -> sa.types.TypeEngine[Any]:
-    # json, not jsonb, on PostgreSQL: jsonb turns -0.0 into 0 and drops the order of keys (docs/adr/0002).
-    return sa.JSON().with_variant(sa.Text(), "sqlite")
-
-
 def _conversation_id() -> sa.Column[str]:
     return sa.Column(
         "conversation_id",
-        _text_key(),
+        text_key(),
         sa.ForeignKey("conversations.id", ondelete="CASCADE"),
         primary_key=True,
         comment="The conversation it belongs to",
@@ -93,7 +81,7 @@ def _text(name: str, comment: str, *, nullable: bool = False) -> sa.Column[str]:
 
 
 def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, _timestamp(), nullable=nullable, comment=comment)
+    return sa.Column(name, timestamp(), nullable=nullable, comment=comment)
 
 
 def _conversations(metadata: sa.MetaData) -> None:
@@ -101,11 +89,11 @@ def _conversations(metadata: sa.MetaData) -> None:
         "conversations",
         metadata,
         sa.Column(
-            "id", _text_key(), primary_key=True, comment="The application's own id, 1 to 255 characters"
+            "id", text_key(), primary_key=True, comment="The application's own id, 1 to 255 characters"
         ),
         _text("owner", "User or tenant", nullable=True),
         _text("title", "A name for people", nullable=True),
-        sa.Column("metadata", _json(), comment="The application's own JSON object"),
+        sa.Column("metadata", json(), comment="The application's own JSON object"),
         _text("token_counter", "The counter that produced every count in it"),
         _big("last_position", "The highest position ever given; 0 before the first"),
         _big("message_count", "How many messages it holds"),
@@ -133,7 +121,7 @@ def _messages(metadata: sa.MetaData) -> None:
         _text("role", "system, developer, user, assistant, tool or function"),
         _text("kind", "message, tool_call, tool_result, reasoning or other"),
         _text("content", "The text that a person reads", nullable=True),
-        sa.Column("payload", _json(), comment="The provider's message where role and text cannot rebuild it"),
+        sa.Column("payload", json(), comment="The provider's message where role and text cannot rebuild it"),
         comment="One row a message; a suffix of a conversation costs total_tokens - tokens_before",
         sqlite_with_rowid=False,
     )
@@ -187,7 +175,7 @@ def _append_keys(metadata: sa.MetaData) -> None:
         "append_keys",
         metadata,
         _conversation_id(),
-        sa.Column("key", _text_key(), primary_key=True, comment="The caller's idempotency key"),
+        sa.Column("key", text_key(), primary_key=True, comment="The caller's idempotency key"),
         _big("first_position", "First message that the append stored"),
         _big("last_position", "Last message that the append stored"),
         _big("call_number", "The model call that the append led to", nullable=True),
@@ -209,10 +197,10 @@ def _call_prompts(metadata: sa.MetaData) -> None:
         metadata,
         _conversation_id(),
         sa.Column(
-            "digest", _text_key(), primary_key=True, comment="SHA-256 of both: a call names its row by it"
+            "digest", text_key(), primary_key=True, comment="SHA-256 of both: a call names its row by it"
         ),
         _text("instructions", "What the model was told before the messages", nullable=True),
-        sa.Column("tools", _json(), comment="The tools' schemas"),
+        sa.Column("tools", json(), comment="The tools' schemas"),
         _moment("created_at", "When they were first sent, UTC"),
         comment="One row for each set of instructions and tools that a conversation's calls sent",
         sqlite_with_rowid=False,
@@ -223,7 +211,7 @@ def _schema_settings(metadata: sa.MetaData) -> None:
     sa.Table(
         "schema_settings",
         metadata,
-        sa.Column("name", _text_key(), primary_key=True, comment="oldest_revision"),
+        sa.Column("name", text_key(), primary_key=True, comment="The setting's name"),
         _text("value", "Its value"),
         comment="One row a setting; oldest_revision: code that knows this revision works on the tables",
         sqlite_with_rowid=False,
