@@ -6,36 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tokenmem.messages.calls import output_item
+from tokenmem.messages.items import LOCAL_SHELL, NEED_NO_ID, is_item, item_type
 from tokenmem.messages.message import Message, text_of_parts
+from tokenmem.messages.text import says_in_parts
 from tokenmem.messages.values import JSONObject, dump_json
 
 # What OpenAI's replies hold and its requests do not take (API reference, "Create chat completion").
 _ONLY_IN_REPLIES = frozenset({"annotations"})
-# Items of the Responses API that have a role. Other frameworks give messages types of their own.
-_ITEMS_WITH_A_ROLE = ("message", "additional_tools")
-# Its output names it by `id`, as other items name themselves, so that nobody can tell who answers whom.
-LOCAL_SHELL = "local_shell_call"
-# Items that the provider knows by a call_id or as a whole, so that they may do without their own id.
-NEED_NO_ID = (
-    *("message", "function_call", "custom_tool_call"),
-    *("function_call_output", "custom_tool_call_output"),
-)
-
-
-def is_item(message: Message) -> bool:
-    """Whether it is an item of the Responses API."""
-    payload = message.payload
-    if payload is None or "type" not in payload:
-        return False
-    return "role" not in payload or (message.kind == "message" and payload["type"] in _ITEMS_WITH_A_ROLE)
 
 
 def has_chat_form(message: Message) -> bool:
     """Whether Chat Completions can be sent the message at all."""
-    if not is_item(message):
+    type_ = item_type(message)
+    if type_ is None or type_ == "message":
         return True
-    kind = (message.payload or {})["type"]
-    return bool(kind == "message" or (message.kind in ("tool_call", "tool_result") and kind != LOCAL_SHELL))
+    return message.kind in ("tool_call", "tool_result") and type_ != LOCAL_SHELL
 
 
 def has_item_form(message: Message) -> bool:
@@ -45,19 +31,6 @@ def has_item_form(message: Message) -> bool:
     if message.content or message.role != "assistant" or is_item(message):
         return True
     return any(_message_items(message.to_openai()))
-
-
-def says_in_parts(content: Any) -> bool:
-    """Whether there is anything in a list of content parts."""
-    parts = content if isinstance(content, list) else []
-    return any(_says(part) for part in parts)
-
-
-def _says(part: Any) -> bool:
-    if not isinstance(part, dict):
-        return bool(part)
-    told = [part[key] for key in ("text", "refusal") if key in part]
-    return any(told) if told else True
 
 
 def chat_messages(messages: Iterable[Message]) -> list[JSONObject]:
@@ -258,18 +231,6 @@ def response_items(messages: Iterable[Message]) -> list[JSONObject]:
                     seen.add(item["id"])
         items += added
     return items
-
-
-def output_item(kind: str, call_id: Any, output: Any, *, failed: bool = False) -> JSONObject:
-    """An output in the form that the type of its call asks for."""
-    item = {"type": f"{kind}_output", "call_id": call_id}
-    if kind == "shell_call":
-        text = output if isinstance(output, str) else dump_json(output)
-        outcome = {"type": "exit", "exit_code": int(failed)}
-        return {**item, "output": [{"stdout": text, "stderr": "", "outcome": outcome}]}
-    if kind == "apply_patch_call":
-        item["status"] = "failed" if failed else "completed"
-    return {**item, "output": output}
 
 
 def _output_of(
