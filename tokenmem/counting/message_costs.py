@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tokenmem.counting.media import CountText, _audio_part, _file_part, _image_part
 from tokenmem.messages.items import is_item_without_role
@@ -119,7 +118,7 @@ def _call(call: object, count_text: CountText) -> int:
     return PER_CALL + 2 * _text(function["name"], count_text) + argument_tokens
 
 
-def _text_part(part: Mapping[str, Any], count_text: CountText) -> int | None:
+def _text_part(part: Mapping[str, object], count_text: CountText) -> int | None:
     text = part.get("text", part.get("refusal"))
     return count_text(text) if isinstance(text, str) else None
 
@@ -134,7 +133,7 @@ _PRICES: Mapping[str, Callable[[object, CountText], int]] = {
 }
 
 # A part's price is None where the part is not what its type says.
-_PARTS: Mapping[str, Callable[[Mapping[str, Any], CountText], int | None]] = {
+_PARTS: Mapping[str, Callable[[Mapping[str, object], CountText], int | None]] = {
     "text": _text_part,
     "input_text": _text_part,
     "output_text": _text_part,

@@ -69,7 +69,7 @@ def parse_partial(message: JSONObject, rest: JSONObject) -> Message:
     return marked_partial(parse_message(message), rest)
 
 
-def _plain(message: Any) -> Message | None:
+def _plain(message: object) -> Message | None:
     """A role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
     if type(message) is dict and message.keys() == {"role", "content"}:
         role, content = message["role"], message["content"]
@@ -120,7 +120,7 @@ def _check_fields(message: Message, where: str) -> None:
     """What a Message made by hand may hold although its types forbid it."""
     if not isinstance(message.pinned, bool):
         raise InvalidMessage(f"{where}: pinned is a {type(message.pinned).__name__}; use True or False")
-    payload: Any = message.payload
+    payload: object = message.payload
     if payload is not None and not isinstance(payload, dict):
         raise InvalidMessage(f"{where}: the payload is a {type(payload).__name__}; use a dict or None")
     check_json(payload, where)  # before it is copied
@@ -134,7 +134,7 @@ def _role(message: JSONObject, where: str) -> str:
     return ROLES[ROLES.index(role)]  # the text itself, where an Enum of the caller's equals it
 
 
-def _content(message: JSONObject, where: str) -> Any:
+def _content(message: JSONObject, where: str) -> object:
     content = message.get("content")
     if content is None or type(content) is str:
         return content
@@ -164,7 +164,7 @@ def _kind(role: str, message: JSONObject, where: str) -> str:
     return "message"
 
 
-def _part_types(content: Any) -> set[str]:
+def _part_types(content: object) -> set[str]:
     if not isinstance(content, list):
         return set()
     types = [part.get("type") for part in content if isinstance(part, dict)]
