@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tokenmem.messages.calls import answered_ids, call_ids
+from tokenmem.messages.items import is_call_item
 from tokenmem.messages.message import Message
 
 StartOn = Literal["message", "step", "turn"]
@@ -153,13 +154,8 @@ def _tied_to(messages: Sequence[Message], before: Before) -> list[int]:
             tied_to[index] = min(known, default=before_results)
             continue
         kind_before = messages[index - 1].kind if index else before.kind
-        if kind_before == "reasoning" or (kind_before == "tool_call" and _is_call_item(message)):
+        if kind_before == "reasoning" or (kind_before == "tool_call" and is_call_item(message)):
             tied_to[index] = index - 1
         before_results = index
         calls.update(dict.fromkeys(call_ids(message), index))
     return tied_to
-
-
-def _is_call_item(message: Message) -> bool:
-    """Whether it is a call as the Responses API has it: each of a reply's calls is an item of its own."""
-    return message.kind == "tool_call" and "call_id" in (message.payload or {})

@@ -51,6 +51,17 @@ def filled(ready_url: str) -> str:
     return ready_url
 
 
+def test_show_prints_calls_and_results_of_both_apis(filled: str) -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "weather", "arguments": '{"city":"Oslo"}'}
+    output = {"type": "function_call_output", "call_id": "a", "output": "rain"}
+    with Store(filled) as store:
+        store.append("items", [call, output, {"type": "reasoning", "summary": []}])
+    lines = done("show", "c1", url=filled).out.splitlines()
+    assert lines[3].split("\t")[-1] == 'weather({"city":"Oslo"})'
+    texts = [line.split("\t")[-1] for line in done("show", "items", url=filled).out.splitlines()[1:]]
+    assert texts == ['weather({"city":"Oslo"})', "rain", "[reasoning]"]
+
+
 def test_the_version_is_shown() -> None:
     assert done("--version").out == f"tokenmem {__version__}\n"
     assert process("--version").out == f"tokenmem {__version__}\n"

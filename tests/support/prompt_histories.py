@@ -8,11 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tokenmem.chat.apis.completions import ChatCompletions
-from tokenmem.chat.apis.replies import part_of
 from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.prompt import no_result_for
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_messages
+from tokenmem.messages.parsing import parse_messages, parse_partial
 from tokenmem.testing import problems_in
 
 Dicts = list[dict[str, Any]]
@@ -109,13 +108,13 @@ def old_result(name: str = "add") -> dict[str, Any]:
 
 
 def cut_off(text: str = "par", **rest: Any) -> Message:
-    return part_of({"role": "assistant", "content": text}, rest)
+    return parse_partial({"role": "assistant", "content": text}, rest)
 
 
 def cut_off_item(text: str = "par", *begun: dict[str, Any]) -> Message:
     parts = [{"type": "output_text", "text": text, "annotations": []}] if text else []
     item = {"type": "message", "role": "assistant", "status": "incomplete", "content": parts}
-    return part_of(item, {"items": list(begun)} if begun else {})
+    return parse_partial(item, {"items": list(begun)} if begun else {})
 
 
 texts = st.sampled_from(["", "hi", "two\nlines", "né <|endoftext|>"])

@@ -24,7 +24,7 @@ from tokenmem.errors import (
 )
 from tokenmem.execution.effects import count
 from tokenmem.messages.calls import ToolCall, answered_ids
-from tokenmem.messages.message import Message
+from tokenmem.messages.message import Message, with_text
 from tokenmem.messages.parsing import MessageLike, parse_messages
 from tokenmem.models import Reply
 from tokenmem.operations import calls
@@ -197,14 +197,11 @@ def _cut_to(message: Message, cost: int, level: int, counter: TokenCounter) -> T
     """The beginning of a result, and a mark that says how much is missing."""
     text = message.content or ""
     kept = len(text)
-    payload = {
-        key: value for key, value in (message.payload or {}).items() if key not in ("content", "output")
-    }
     shorter = message
     while cost > level and kept:
         kept = min(kept - 1, int(kept * level / cost * 0.95))
         mark = f"\n[cut: {len(text) - kept:,} of {len(text):,} characters left out]"
-        shorter = replace(message, content=text[:kept] + mark, payload=payload)
+        shorter = with_text(message, text[:kept] + mark)
         (cost,) = yield from count(counter, [shorter])
     return shorter
 

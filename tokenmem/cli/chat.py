@@ -13,11 +13,11 @@ from uuid import uuid4
 import typer
 
 from tokenmem.cli.calls import call_record
-from tokenmem.cli.conversations import message_text
 from tokenmem.cli.group import FAILED, INTERRUPTED, Failure
 from tokenmem.cli.options import DEFAULT_URL, ConversationId, Json, Schema, Url, opened
 from tokenmem.cli.output import complain, escape, is_terminal, print_json
 from tokenmem.errors import TokenmemError
+from tokenmem.messages.text import readable_text
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -245,7 +245,7 @@ def _show(pieces: Iterator[str | Reply]) -> None:
     try:
         for piece in pieces:
             # Without text a reply may still say something: a refusal, or a call of a tool that is not here.
-            text = piece if isinstance(piece, str) else ("" if printed else message_text(piece.message))
+            text = piece if isinstance(piece, str) else ("" if printed else readable_text(piece.message))
             if text:
                 print(escape(text, keep="\n\t"), end="", flush=True)
                 printed = text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenmem.cli.options import DEFAULT_URL, ConversationId, Json, Owner, Schema, Url, opened
 from tokenmem.cli.output import Column, page_of, plural, print_json, print_table, say_more
+from tokenmem.messages.text import readable_text
 
 if TYPE_CHECKING:
     from tokenmem.edges import StartOn
@@ -152,40 +153,11 @@ def print_messages(messages: Iterable[Message]) -> None:
                 "pinned" if message.pinned else message.kind,
                 message.token_count,
                 message.created_at,
-                message_text(message),
+                readable_text(message),
             )
             for message in messages
         ),
     )
-
-
-def message_text(message: Message) -> str:
-    """What a person reads: the text, then what the payload holds beside it."""
-    lines = [message.content] if message.content else []
-    payload = message.payload or {}
-    lines += [f"[{name}]" for name in _other_parts(payload.get("content"))]
-    calls = list(payload.get("tool_calls") or [])
-    if payload.get("function_call"):
-        calls.append(payload["function_call"])
-    lines += [_shown_call(call) for call in calls]
-    if isinstance(refusal := payload.get("refusal"), str):
-        lines.append(f"[refusal] {refusal}")
-    return "\n".join(lines)
-
-
-def _other_parts(content: Any) -> list[str]:
-    if not isinstance(content, list):
-        return []
-    parts = [part for part in content if isinstance(part, dict) and not isinstance(part.get("text"), str)]
-    return [str(part.get("type", "part")) for part in parts]
-
-
-def _shown_call(call: Any) -> str:
-    inner = (call.get("function") or call.get("custom") or call) if isinstance(call, dict) else call
-    if not isinstance(inner, dict):
-        return "[tool call]"
-    arguments = inner.get("arguments", inner.get("input", ""))
-    return f"{inner.get('name', '?')}({arguments if arguments is not None else ''})"
 
 
 def conversation_record(conversation: Conversation) -> JSONObject:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tokenmem.counting.media import CountText, _audio_part, _file_part, _image_part
-from tokenmem.messages.message import PARTIAL, Message
+from tokenmem.messages.items import is_item_without_role
+from tokenmem.messages.message import Message, is_role_and_content, provider_fields
 
 # OpenAI, "How to count tokens with tiktoken", cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken,
 # num_tokens_from_messages: tokens_per_message and tokens_per_name of every model since gpt-3.5-turbo-0613.
@@ -37,57 +37,44 @@ _FREE = frozenset(
     {
         *("role", "type", "id", "index", "status", "object", "created", "phase"),
         *("tool_call_id", "call_id", "annotations", "logprobs"),
-        *("cache_control", "prompt_cache_breakpoint", PARTIAL),
+        *("cache_control", "prompt_cache_breakpoint"),
     }
 )
 
 
 def message_tokens(message: Message, count_text: CountText) -> int:
     """What the provider bills for this message, in tokens; odd values cost what their JSON text costs."""
-    sent = _as_sent(message)
     total = _PER_MESSAGE + count_text(_as_text(message.role))
-    if not isinstance(sent, Mapping):
-        return total + count_text(_as_text(sent))
-    if "role" not in sent and isinstance(sent.get("type"), str):  # an item of the Responses API
+    if is_role_and_content(message):
+        return total + _key("content", message.content, count_text)
+    sent = provider_fields(message)
+    if is_item_without_role(sent):
         return total + _item(sent, count_text)
     return total + sum(_key(key, value, count_text) for key, value in sent.items())
 
 
-def _as_sent(message: Message) -> Any:
-    """The message as `Message.to_openai` gives it, without its copy."""
-    payload: Any = message.payload
-    if payload is None:
-        return {"content": message.content}
-    if not isinstance(payload, Mapping) or "content" in payload:
-        return payload
-    if "role" in payload:
-        return {"content": message.content, **payload}
-    if "output" not in payload and str(payload.get("type")).endswith("_output"):
-        return {"output": message.content, **payload}
-    return payload
-
-
-def _item(item: Mapping[str, Any], count_text: CountText) -> int:
+def _item(item: Mapping[str, object], count_text: CountText) -> int:
     """What an item without a role costs above its frame: a call, its output, reasoning, or any other."""
     kind = item["type"]
     if kind in ("function_call", "custom_tool_call"):
         return _call(item, count_text)
-    if kind == "reasoning" and isinstance(item.get("encrypted_content"), str):
-        return math.ceil(len(item["encrypted_content"]) / _CIPHERTEXT_CHARACTERS)
+    ciphertext = item.get("encrypted_content")
+    if kind == "reasoning" and isinstance(ciphertext, str):
+        return math.ceil(len(ciphertext) / _CIPHERTEXT_CHARACTERS)
     return sum(_key(key, value, count_text) for key, value in item.items())
 
 
-def _key(key: str, value: Any, count_text: CountText) -> int:
+def _key(key: str, value: object, count_text: CountText) -> int:
     if key in _FREE or value is None or value == [] or value == {}:
         return 0
     return _PRICES.get(key, _text)(value, count_text)
 
 
-def _text(value: Any, count_text: CountText) -> int:
+def _text(value: object, count_text: CountText) -> int:
     return count_text(_as_text(value))
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, str):
         return value
     try:
@@ -96,31 +83,31 @@ def _as_text(value: Any) -> str:
         return repr(value)
 
 
-def _name(value: Any, count_text: CountText) -> int:
+def _name(value: object, count_text: CountText) -> int:
     return _PER_NAME + _text(value, count_text)
 
 
-def _content(value: Any, count_text: CountText) -> int:
+def _content(value: object, count_text: CountText) -> int:
     if not isinstance(value, list):
         return _text(value, count_text)
     return sum(_part(part, count_text) for part in value)
 
 
-def _part(part: Any, count_text: CountText) -> int:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    price = _PARTS.get(kind) if isinstance(kind, str) else None
-    cost = None if price is None else price(part, count_text)
+def _part(part: object, count_text: CountText) -> int:
+    cost = None
+    if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in _PARTS:
+        cost = _PARTS[kind](part, count_text)
     return _text(part, count_text) if cost is None else cost
 
 
-def _calls(value: Any, count_text: CountText) -> int:
+def _calls(value: object, count_text: CountText) -> int:
     if not isinstance(value, list):
         return _text(value, count_text)
     several = PER_SEVERAL_CALLS if len(value) > 1 else 0
     return several + sum(_call(call, count_text) for call in value)
 
 
-def _call(call: Any, count_text: CountText) -> int:
+def _call(call: object, count_text: CountText) -> int:
     if not isinstance(call, Mapping):
         return PER_CALL + _text(call, count_text)
     function = call.get("function") or call.get("custom") or call
@@ -131,12 +118,12 @@ def _call(call: Any, count_text: CountText) -> int:
     return PER_CALL + 2 * _text(function["name"], count_text) + argument_tokens
 
 
-def _text_part(part: Mapping[str, Any], count_text: CountText) -> int | None:
+def _text_part(part: Mapping[str, object], count_text: CountText) -> int | None:
     text = part.get("text", part.get("refusal"))
     return count_text(text) if isinstance(text, str) else None
 
 
-_PRICES: Mapping[str, Callable[[Any, CountText], int]] = {
+_PRICES: Mapping[str, Callable[[object, CountText], int]] = {
     "name": _name,
     "content": _content,
     "output": _content,
@@ -146,7 +133,7 @@ _PRICES: Mapping[str, Callable[[Any, CountText], int]] = {
 }
 
 # A part's price is None where the part is not what its type says.
-_PARTS: Mapping[str, Callable[[Mapping[str, Any], CountText], int | None]] = {
+_PARTS: Mapping[str, Callable[[Mapping[str, object], CountText], int | None]] = {
     "text": _text_part,
     "input_text": _text_part,
     "output_text": _text_part,

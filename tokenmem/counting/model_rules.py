@@ -25,7 +25,8 @@ from tokenmem.counting.counters import TiktokenCounter
 from tokenmem.counting.media import IMAGE_TILES, image_of, image_tiles
 from tokenmem.counting.message_costs import PER_CALL, PER_SEVERAL_CALLS
 from tokenmem.counting.tool_schemas import rendered_functions
-from tokenmem.messages.message import Message
+from tokenmem.messages.items import is_item_without_role
+from tokenmem.messages.message import Message, is_role_and_content, provider_fields
 from tokenmem.messages.parsing import MessageLike, parse_messages
 
 Tool = Mapping[str, Any]
@@ -33,7 +34,7 @@ Tool = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """An image's price by tiles of 512 by 512 pixels, as `costs.image_tiles` counts them.
+    """An image's price by tiles of 512 by 512 pixels, as `media.image_tiles` counts them.
 
     Attributes:
         base: tokens for any image, and all that one at low detail costs.
@@ -82,7 +83,7 @@ class ModelFamily:
         channel: tokens by which each earlier reply of the assistant names its channel.
         tools: tokens around the functions' declarations where the prompt has no instructions.
         tools_in_instructions: the same where it begins with a system or developer message.
-        cheap_calls: whether tool calls are billed below the price of `costs.py`.
+        cheap_calls: whether tool calls are billed below the price of `message_costs`.
         image: what images cost.
     """
 
@@ -182,15 +183,14 @@ def difference(model: str, message: Message) -> int:
 
     That is the counter by the family's own encoding. 0 for plain text, but for the channel of a reply.
     """
-    payload = message.payload
-    if payload is None:
+    if is_role_and_content(message):
         return family_of(model).channel if message.role == "assistant" else 0
     family = family_of(model)
-    total = family.channel if message.role == "assistant" and not _calls_of(payload) else 0
-    if "role" not in payload and "type" in payload:  # an item of the Responses API
-        total = 0
-    total += _calls_correction(family, message)
-    parts = payload.get("content")
+    sent = provider_fields(message)
+    calls, parts = _calls_of(sent), sent.get("content")
+    total = _calls_correction(family, calls, has_text=bool(message.content)) if calls else 0
+    if message.role == "assistant" and not calls and not is_item_without_role(sent):
+        total += family.channel
     return total + (_parts_correction(family, parts) if isinstance(parts, list) else 0)
 
 
@@ -250,7 +250,7 @@ def _tools_tokens(family: ModelFamily, tools: Sequence[Tool] | None, *, has_inst
     return total + count_text(rendered_functions(functions))
 
 
-def _function_of(tool: Any) -> Tool | None:
+def _function_of(tool: object) -> Tool | None:
     """Name, description and parameters, whichever API's form they are in; None for a hosted tool."""
     if not isinstance(tool, Mapping):
         return None
@@ -265,21 +265,16 @@ def _function_of(tool: Any) -> Tool | None:
     return function
 
 
-def _calls_of(payload: Mapping[str, Any]) -> list[Any]:
-    calls = payload.get("tool_calls")
+def _calls_of(sent: Mapping[str, object]) -> list[object]:
+    calls = sent.get("tool_calls")
     if isinstance(calls, list) and calls:
         return calls
-    if payload.get("function_call"):
-        return [{"function": payload["function_call"]}]
-    return [payload] if payload.get("type") == "function_call" else []
+    if sent.get("function_call"):
+        return [{"function": sent["function_call"]}]
+    return [sent] if sent.get("type") == "function_call" else []
 
 
-def _calls_correction(family: ModelFamily, message: Message) -> int:
-    payload = message.payload or {}
-    calls = _calls_of(payload)
-    if not calls:
-        return 0
-    has_text = bool(message.content)
+def _calls_correction(family: ModelFamily, calls: Sequence[object], *, has_text: bool) -> int:
     if family.channel and has_text:
         return _PER_TEXT_BEFORE_CALLS + family.channel
     functions: list[Any] = [call.get("function", call) if isinstance(call, Mapping) else 0 for call in calls]
@@ -303,7 +298,7 @@ def _parallel_arguments(functions: Sequence[Tool]) -> str:
     return f'{{"tool_uses":[{",".join(uses)}]}}'
 
 
-def _is_function(function: Any) -> bool:
+def _is_function(function: object) -> bool:
     return isinstance(function, Mapping) and all(
         isinstance(function.get(key), str) for key in ("name", "arguments")
     )
@@ -331,12 +326,12 @@ def _parts_correction(family: ModelFamily, parts: Sequence[Any]) -> int:
     return total
 
 
-def _is_text(part: Any) -> bool:
+def _is_text(part: object) -> bool:
     types = ("text", "input_text", "output_text")
     return isinstance(part, Mapping) and part.get("type") in types and isinstance(part.get("text"), str)
 
 
-def _image_correction(family: ModelFamily, part: Any) -> int:
+def _image_correction(family: ModelFamily, part: object) -> int:
     if not isinstance(part, Mapping) or part.get("type") not in ("image_url", "input_image"):
         return 0
     is_low, size = image_of(part)
@@ -344,7 +339,7 @@ def _image_correction(family: ModelFamily, part: Any) -> int:
     return family.image.tokens(size, is_low=is_low) - counted
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):

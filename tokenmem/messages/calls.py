@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from tokenmem.messages.items import LOCAL_SHELL, is_call_item, is_item, item_type
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import JSONObject
+from tokenmem.messages.values import JSONObject, dump_json
+
+# What stands before the name of a function that is called without an id; no stored text has a NUL.
+_BY_NAME = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +30,52 @@ class ToolCall:
     custom: bool = False
 
 
+def tool_calls(message: Message) -> list[ToolCall]:
+    """The calls that a message of the model makes; none where it was cut off."""
+    payload = message.payload or {}
+    if message.kind != "tool_call" or message.partial:
+        return []
+    if is_call_item(message):
+        return [_tool_call(payload["call_id"], payload)]
+    return [
+        _tool_call(str(call.get("id")), called_function(call)) for call in payload.get("tool_calls") or []
+    ]
+
+
+def called_function(call: Mapping[str, object]) -> JSONObject:
+    """The name and arguments of one of the `tool_calls` of a chat message, or the name and input."""
+    called = call.get("function") or call.get("custom")
+    return called if isinstance(called, dict) else {}
+
+
+def _tool_call(call_id: str, called: JSONObject) -> ToolCall:
+    arguments = called.get("arguments", called.get("input"))
+    if isinstance(arguments, dict):  # some servers send the object itself
+        arguments = dump_json(arguments)
+    text = arguments if isinstance(arguments, str) else ""
+    return ToolCall(
+        call_id, str(called.get("name", "")), text, custom="arguments" not in called and "input" in called
+    )
+
+
 def call_ids(message: Message) -> list[str]:
     """The ids of the tool calls that a message makes: in `tool_calls`, in its parts, or its own."""
-    payload = message.payload or {}
+    payload = message.payload
+    if payload is None:
+        return []
     listed = payload.get("tool_calls")
     calls = [*(listed if isinstance(listed, list) else ()), *_parts(payload, "tool_use", "tool_call")]
     ids = [call.get("id") for call in calls if isinstance(call, dict)]
-    if message.kind == "tool_call":  # an item of the Responses API
+    if is_call_item(message):
         ids.append(payload.get("call_id"))
     return [call_id for call_id in ids if isinstance(call_id, str)]
 
 
 def answered_ids(message: Message) -> set[str]:
     """The ids of the tool calls that a message answers."""
-    payload = message.payload or {}
+    payload = message.payload
+    if payload is None:
+        return set()
     answers = [
         payload.get("tool_call_id"),
         payload.get("call_id") if message.kind == "tool_result" else None,
@@ -52,3 +89,69 @@ def _parts(payload: JSONObject, *types: str) -> list[JSONObject]:
     if not isinstance(content, list):
         return []
     return [part for part in content if isinstance(part, dict) and part.get("type") in types]
+
+
+def call_keys(message: Message) -> list[str]:
+    """What the results of a message's calls name: ids, "" for a call without one, or a key by its name."""
+    if message.kind != "tool_call":
+        return []
+    payload = message.payload or {}
+    if is_item(message):
+        return [payload["call_id"]] if item_type(message) != LOCAL_SHELL else []
+    given = [call.get("id") for call in payload.get("tool_calls") or []]
+    keys = [call_id if isinstance(call_id, str) else "" for call_id in given]
+    called = payload.get("function_call")
+    by_name = [f"{_BY_NAME}{called.get('name')}"] if isinstance(called, dict) else []
+    return keys + [call_id for call_id in call_ids(message) if call_id not in keys] + by_name
+
+
+def answer_keys(message: Message) -> list[str]:
+    """Which of the calls a result answers, as `call_keys` names them."""
+    if ids := answered_ids(message):
+        return sorted(ids)
+    return [f"{_BY_NAME}{(message.payload or {}).get('name')}" if message.role == "function" else ""]
+
+
+def is_call_id(key: str) -> bool:
+    """Whether a call's key is its id."""
+    return bool(key) and not key.startswith(_BY_NAME)
+
+
+def is_called_in_content(message: Message, key: str) -> bool:
+    """Whether the call of this id stands in a part of the content, as no API of OpenAI's has it."""
+    if is_item(message) or not is_call_id(key):
+        return False
+    return all(call.get("id") != key for call in (message.payload or {}).get("tool_calls") or [])
+
+
+def result_of(message: Message, key: str, text: str, *, failed: bool = False) -> Message:
+    """The result of a message's call, in the form of the API that made the call.
+
+    Args:
+        message: the one that makes the call.
+        key: of the call, as `call_keys` names it.
+        text: what the tool returned.
+        failed: whether it failed.
+    """
+    result = Message.tool(text, tool_call_id=key)
+    if (type_ := item_type(message)) is not None:
+        payload = output_item(type_, key, text, failed=failed)
+        if payload["output"] == text:  # it is the content, as where it is stored
+            del payload["output"]
+        return replace(result, payload=payload)
+    if key.startswith(_BY_NAME):
+        payload = {"role": "function", "name": key.removeprefix(_BY_NAME)}
+        return replace(result, role="function", payload=payload)
+    return result
+
+
+def output_item(call_type: str, call_id: object, output: object, *, failed: bool = False) -> JSONObject:
+    """An output in the form that the type of its call asks for."""
+    item: JSONObject = {"type": f"{call_type}_output", "call_id": call_id}
+    if call_type == "shell_call":
+        text = output if isinstance(output, str) else dump_json(output)
+        outcome = {"type": "exit", "exit_code": int(failed)}
+        return {**item, "output": [{"stdout": text, "stderr": "", "outcome": outcome}]}
+    if call_type == "apply_patch_call":
+        item["status"] = "failed" if failed else "completed"
+    return {**item, "output": output}

@@ -6,36 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tokenmem.messages.calls import output_item
+from tokenmem.messages.items import LOCAL_SHELL, NEED_NO_ID, is_item, item_type
 from tokenmem.messages.message import Message, text_of_parts
+from tokenmem.messages.text import says_in_parts
 from tokenmem.messages.values import JSONObject, dump_json
 
 # What OpenAI's replies hold and its requests do not take (API reference, "Create chat completion").
 _ONLY_IN_REPLIES = frozenset({"annotations"})
-# Items of the Responses API that have a role. Other frameworks give messages types of their own.
-_ITEMS_WITH_A_ROLE = ("message", "additional_tools")
-# Its output names it by `id`, as other items name themselves, so that nobody can tell who answers whom.
-LOCAL_SHELL = "local_shell_call"
-# Items that the provider knows by a call_id or as a whole, so that they may do without their own id.
-NEED_NO_ID = (
-    *("message", "function_call", "custom_tool_call"),
-    *("function_call_output", "custom_tool_call_output"),
-)
-
-
-def is_item(message: Message) -> bool:
-    """Whether it is an item of the Responses API."""
-    payload = message.payload
-    if payload is None or "type" not in payload:
-        return False
-    return "role" not in payload or (message.kind == "message" and payload["type"] in _ITEMS_WITH_A_ROLE)
 
 
 def has_chat_form(message: Message) -> bool:
     """Whether Chat Completions can be sent the message at all."""
-    if not is_item(message):
+    type_ = item_type(message)
+    if type_ is None or type_ == "message":
         return True
-    kind = (message.payload or {})["type"]
-    return bool(kind == "message" or (message.kind in ("tool_call", "tool_result") and kind != LOCAL_SHELL))
+    return message.kind in ("tool_call", "tool_result") and type_ != LOCAL_SHELL
 
 
 def has_item_form(message: Message) -> bool:
@@ -45,19 +31,6 @@ def has_item_form(message: Message) -> bool:
     if message.content or message.role != "assistant" or is_item(message):
         return True
     return any(_message_items(message.to_openai()))
-
-
-def says_in_parts(content: Any) -> bool:
-    """Whether there is anything in a list of content parts."""
-    parts = content if isinstance(content, list) else []
-    return any(_says(part) for part in parts)
-
-
-def _says(part: Any) -> bool:
-    if not isinstance(part, dict):
-        return bool(part)
-    told = [part[key] for key in ("text", "refusal") if key in part]
-    return any(told) if told else True
 
 
 def chat_messages(messages: Iterable[Message]) -> list[JSONObject]:
@@ -100,7 +73,7 @@ class _CallIds:
         self._times: Counter[str] = Counter()
         self._waiting: dict[str, list[str]] = {}
 
-    def of_call(self, given: Any) -> str:
+    def of_call(self, given: object) -> str:
         """The id of a call."""
         known = given if isinstance(given, str) else ""
         chosen = known
@@ -111,7 +84,7 @@ class _CallIds:
         self._waiting.setdefault(known, []).append(chosen)
         return chosen
 
-    def of_result(self, given: Any) -> Any:
+    def of_result(self, given: object) -> object:
         """The id that a result names: its call has come before it."""
         waiting = self._waiting.get(given if isinstance(given, str) else "")
         return waiting.pop(0) if waiting else given
@@ -158,7 +131,7 @@ def _chat_call(call: JSONObject) -> JSONObject:
     return kept
 
 
-def _json_text(value: Any) -> str:
+def _json_text(value: object) -> str:
     """Arguments as JSON text; some servers send the object itself."""
     return value if isinstance(value, str) else dump_json({} if value is None else value)
 
@@ -195,12 +168,12 @@ def _add_message(sent: list[JSONObject], item: JSONObject) -> None:
         sent.append({"role": role, "content": said})
 
 
-def _said(parts: Sequence[Any]) -> str | None:
+def _said(parts: Sequence[object]) -> str | None:
     refusals = [part.get("refusal") for part in parts if isinstance(part, dict)]
     return text_of_parts(parts) or "\n".join(text for text in refusals if isinstance(text, str)) or None
 
 
-def _chat_output(item: JSONObject) -> Any:
+def _chat_output(item: JSONObject) -> object:
     """What a tool's result says, which is text there."""
     output = item.get("output")
     if output is None:  # some tools' results are not called output
@@ -211,7 +184,7 @@ def _chat_output(item: JSONObject) -> Any:
     return output if isinstance(output, str) else dump_json(output)
 
 
-def _chat_part(part: Any, *, only_text: bool) -> Any:
+def _chat_part(part: str | JSONObject, *, only_text: bool) -> JSONObject:
     """A content part; one that Chat Completions does not take there is named in its place."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
@@ -236,8 +209,8 @@ def response_items(messages: Iterable[Message]) -> list[JSONObject]:
     """The messages as input items of the Responses API."""
     items: list[JSONObject] = []
     ids = _CallIds()
-    called: dict[Any, str] = {}
-    seen: set[Any] = set()
+    called: dict[object, str] = {}
+    seen: set[str] = set()
     for message in messages:
         if message.payload is None and message.kind == "message":
             items.append({"role": message.role, "content": message.content or ""})
@@ -260,20 +233,8 @@ def response_items(messages: Iterable[Message]) -> list[JSONObject]:
     return items
 
 
-def output_item(kind: str, call_id: Any, output: Any, *, failed: bool = False) -> JSONObject:
-    """An output in the form that the type of its call asks for."""
-    item = {"type": f"{kind}_output", "call_id": call_id}
-    if kind == "shell_call":
-        text = output if isinstance(output, str) else dump_json(output)
-        outcome = {"type": "exit", "exit_code": int(failed)}
-        return {**item, "output": [{"stdout": text, "stderr": "", "outcome": outcome}]}
-    if kind == "apply_patch_call":
-        item["status"] = "failed" if failed else "completed"
-    return {**item, "output": output}
-
-
 def _output_of(
-    given: JSONObject, ids: _CallIds, called: Mapping[Any, str], *, is_message: bool
+    given: JSONObject, ids: _CallIds, called: Mapping[object, str], *, is_message: bool
 ) -> JSONObject:
     """A result as the output of the kind of call that it answers."""
     if is_message:
@@ -321,7 +282,7 @@ def _message_items(message: JSONObject) -> Iterator[JSONObject]:
         yield _call_item(called.get("name"), called)
 
 
-def _reply_content(message: JSONObject) -> Any:
+def _reply_content(message: JSONObject) -> object:
     """What a reply says: its parts where they are this API's own, else its text, or that of its speech."""
     content, audio = message.get("content"), message.get("audio")
     if isinstance(content, list):
@@ -332,26 +293,30 @@ def _reply_content(message: JSONObject) -> Any:
     return content or message.get("refusal") or spoken
 
 
-def _call_item(call_id: Any, function: Any) -> JSONObject:
+def _call_item(call_id: object, function: object) -> JSONObject:
     function = function if isinstance(function, dict) else {}
     arguments = _json_text(function.get("arguments"))
     return {"type": "function_call", "call_id": call_id, **_only(function, "name"), "arguments": arguments}
 
 
-def _input_content(content: Any) -> Any:
+def _input_content(content: object) -> object:
     if not isinstance(content, list):
         return content or ""
     return [_input_part(part) for part in content] or ""
 
 
-def _output_part(part: Any) -> Any:
+def _output_part(part: str | JSONObject) -> object:
     """A part of what the model has said."""
     text = part if isinstance(part, str) else part.get("text") if part.get("type") == "text" else None
     return {"type": "output_text", "text": text} if isinstance(text, str) else part
 
 
-def _input_part(part: Any) -> Any:
-    kind = part.get("type") if isinstance(part, dict) else None
+def _input_part(part: object) -> object:
+    if isinstance(part, str):
+        return {"type": "input_text", "text": part}
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
     if kind == "text":
         return {"type": "input_text", "text": part.get("text")}
     if kind == "image_url":
@@ -362,10 +327,10 @@ def _input_part(part: Any) -> Any:
         file = part.get("file")
         kept = _only(file, "file_data", "file_id", "filename") if isinstance(file, dict) else {}
         return {"type": "input_file", **kept}
-    return {"type": "input_text", "text": part} if isinstance(part, str) else part
+    return part
 
 
-def chat_tool(tool: Mapping[str, Any]) -> JSONObject:
+def chat_tool(tool: Mapping[str, object]) -> JSONObject:
     """A tool as Chat Completions describes it."""
     kind = tool.get("type")
     if kind in ("function", "custom") and kind not in tool:
@@ -381,5 +346,5 @@ def response_tool(tool: Mapping[str, Any]) -> JSONObject:
     return dict(tool)
 
 
-def _only(mapping: Mapping[str, Any], *keys: str) -> JSONObject:
+def _only(mapping: Mapping[str, object], *keys: str) -> JSONObject:
     return {key: mapping[key] for key in keys if mapping.get(key) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -113,7 +113,10 @@ def plain_message(role: str, content: str) -> Message:
 
 
 def provider_message(role: str, content: str | None, payload: JSONObject | None) -> JSONObject:
-    """The provider's message, equal to the one that went in; the payload becomes part of it."""
+    """The provider's message, equal to the one that went in; the payload becomes part of it.
+
+    It is the way back from `split_message`.
+    """
     if payload is None:
         return {"role": role, "content": content}
     payload.pop(PARTIAL, None)
@@ -121,14 +124,76 @@ def provider_message(role: str, content: str | None, payload: JSONObject | None)
         return payload
     if "role" in payload:
         return {"role": payload.pop("role"), "content": content, **payload}
-    if "output" not in payload and str(payload.get("type")).endswith("_output"):
-        payload["output"] = content  # an item of the Responses API
+    if "output" not in payload and _is_output(payload):
+        payload["output"] = content
     return payload
 
 
-def text_of_parts(parts: Sequence[Any]) -> str | None:
+def is_role_and_content(message: Message) -> bool:
+    """Whether its role and its content are all of the provider's message, as of most."""
+    return message.payload is None
+
+
+def provider_fields(message: Message) -> Mapping[str, object]:
+    """The provider's message as `to_openai()` gives it, its values shared with the payload: for reading only.
+
+    A payload that is no object, as only a Message made by hand can have, is its content.
+    """
+    payload: object = message.payload
+    if payload is None:
+        return {"role": message.role, "content": message.content}
+    if not isinstance(payload, dict):
+        return {"role": message.role, "content": payload}
+    if message.content is None and PARTIAL not in payload:  # nothing to join
+        return payload
+    return provider_message(message.role, message.content, dict(payload))
+
+
+def split_message(given: JSONObject) -> tuple[str | None, JSONObject | None]:
+    """The text that a person reads of a provider's message, and the payload; `provider_message` joins them.
+
+    A text that stands in the message as a whole is left out of the payload.
+    """
+    has_role = "role" in given
+    names = ("content",) if has_role else ("output", "summary")
+    text = given.get(names[0])
+    if isinstance(text, str) and (has_role or ("call_id" in given and _is_output(given))):
+        rest = {key: value for key, value in given.items() if key != names[0]}
+        return text, (None if rest.keys() == {"role"} else rest)
+    for name in names:
+        parts = given.get(name)
+        if isinstance(parts, list) and all(isinstance(part, (dict, str)) for part in parts):
+            return text_of_parts(parts), given
+    return None, given
+
+
+def _is_output(item: JSONObject) -> bool:
+    """Whether it is an item of the Responses API that holds what a tool returned."""
+    return str(item.get("type")).endswith("_output")
+
+
+def with_text(message: Message, text: str) -> Message:
+    """The message with this text in place of all that its content or output holds."""
+    payload = message.payload
+    if payload is not None:
+        payload = {key: value for key, value in payload.items() if key not in ("content", "output")}
+    return replace(message, content=text, payload=payload)
+
+
+def marked_partial(message: Message, rest: JSONObject) -> Message:
+    """The message with the mark of a reply that was cut off.
+
+    Args:
+        message: what had arrived and can be sent again.
+        rest: what had arrived besides: the beginnings of tool calls.
+    """
+    payload = message.payload or {"role": message.role}
+    return replace(message, payload={**payload, PARTIAL: rest or True})
+
+
+def text_of_parts(parts: Sequence[object]) -> str | None:
     """The text among a message's content parts, joined by newlines; None where there is none."""
-    texts = [part if isinstance(part, str) else part.get("text") for part in parts]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     found = [text for text in texts if isinstance(text, str)]
     return "\n".join(found) if found else None
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, get_args
 
 from tokenmem.errors import InvalidMessage
-from tokenmem.messages.items import split_item
-from tokenmem.messages.message import Message, Role, plain_message, text_of_parts
+from tokenmem.messages.items import is_item_without_role, item_role_and_kind
+from tokenmem.messages.message import Message, Role, marked_partial, plain_message, split_message
 from tokenmem.messages.values import JSONObject, check_json, is_plain
 
 ROLES: tuple[str, ...] = get_args(Role)
@@ -51,11 +51,25 @@ def parse_messages(messages: Iterable[MessageLike]) -> list[Message]:
 
 
 def parse_message(message: MessageLike) -> Message:
-    """The same for one message."""
+    """Check one message from outside and split it into text for people and payload.
+
+    Raises:
+        InvalidMessage: it cannot be stored; the text says why.
+    """
     return _parse(message, "message")
 
 
-def _plain(message: Any) -> Message | None:
+def parse_partial(message: JSONObject, rest: JSONObject) -> Message:
+    """The stored form of a reply that was cut off, with the mark that says so.
+
+    Args:
+        message: the provider's message, as far as it has arrived.
+        rest: what of it cannot be sent again: the beginnings of tool calls.
+    """
+    return marked_partial(parse_message(message), rest)
+
+
+def _plain(message: object) -> Message | None:
     """A role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
     if type(message) is dict and message.keys() == {"role", "content"}:
         role, content = message["role"], message["content"]
@@ -81,40 +95,32 @@ def _parse(message: MessageLike, where: str) -> Message:
     else:
         raise InvalidMessage(f"{where} is a {type(message).__name__}; pass a Message or a dict with a role")
     check_json(original, where)
-    if "role" not in original and "type" in original:
-        return _parse_item(message, original, where)
-    role = _role(original, where)
-    content = _content(original, where)
-    kind = _kind(role, original, where)
+    role, kind = _role_and_kind(original, where)
     if pinned and kind != "message":
         raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
-    text, payload = _split(original, content)
-    if isinstance(message, Message):
-        _check_derived(message, role, text, where)
-    return Message(role, text, kind=kind, payload=payload, pinned=pinned)
-
-
-def _parse_item(message: MessageLike, item: JSONObject, where: str) -> Message:
-    role, kind, text, payload = split_item(item, where)
-    if isinstance(message, Message):
-        if message.pinned:
-            raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
-        _check_derived(message, role, text, where)
-    return Message(role, text, kind=kind, payload=payload)
-
-
-def _check_derived(message: Message, role: str, text: str | None, where: str) -> None:
-    if (message.role, message.content) != (role, text):
+    text, payload = split_message(original)
+    if isinstance(message, Message) and (message.role, message.content) != (role, text):
         raise InvalidMessage(
             f"{where}: role or content differ from the payload's; change the dict of to_openai() instead"
         )
+    return Message(role, text, kind=kind, payload=payload, pinned=pinned)
+
+
+def _role_and_kind(original: JSONObject, where: str) -> tuple[str, str]:
+    """Check what a message says and tell its role and kind; an Enum of the caller's becomes its text."""
+    if is_item_without_role(original):
+        return item_role_and_kind(original, where)
+    role = _role(original, where)
+    if (content := _content(original, where)) is not None:
+        original["content"] = content
+    return role, _kind(role, original, where)
 
 
 def _check_fields(message: Message, where: str) -> None:
     """What a Message made by hand may hold although its types forbid it."""
     if not isinstance(message.pinned, bool):
         raise InvalidMessage(f"{where}: pinned is a {type(message.pinned).__name__}; use True or False")
-    payload: Any = message.payload
+    payload: object = message.payload
     if payload is not None and not isinstance(payload, dict):
         raise InvalidMessage(f"{where}: the payload is a {type(payload).__name__}; use a dict or None")
     check_json(payload, where)  # before it is copied
@@ -128,7 +134,7 @@ def _role(message: JSONObject, where: str) -> str:
     return ROLES[ROLES.index(role)]  # the text itself, where an Enum of the caller's equals it
 
 
-def _content(message: JSONObject, where: str) -> Any:
+def _content(message: JSONObject, where: str) -> object:
     content = message.get("content")
     if content is None or type(content) is str:
         return content
@@ -158,19 +164,11 @@ def _kind(role: str, message: JSONObject, where: str) -> str:
     return "message"
 
 
-def _part_types(content: Any) -> set[str]:
+def _part_types(content: object) -> set[str]:
     if not isinstance(content, list):
         return set()
     types = [part.get("type") for part in content if isinstance(part, dict)]
     return {name for name in types if isinstance(name, str)}
-
-
-def _split(message: JSONObject, content: Any) -> tuple[str | None, JSONObject | None]:
-    """The text column and the payload column. `Message.to_openai` is the way back."""
-    if isinstance(content, str):
-        rest = {key: value for key, value in message.items() if key != "content"}
-        return content, (rest if len(rest) > 1 else None)
-    return (text_of_parts(content) if isinstance(content, list) else None), message
 
 
 def digest(messages: Sequence[Message]) -> str:

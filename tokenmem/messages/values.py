@@ -14,7 +14,7 @@ MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
 
 
-def check_json(value: Any, where: str) -> None:
+def check_json(value: object, where: str) -> None:
     """Check that JSON text can carry the value and give back an equal one, on both engines.
 
     NUL characters and lone surrogates are refused: PostgreSQL's text holds neither, and SQLite's own
@@ -46,7 +46,7 @@ def check_json(value: Any, where: str) -> None:
             _check_scalar(item, path)
 
 
-def is_plain(key: Any, item: Any) -> bool:
+def is_plain(key: object, item: object) -> bool:
     """Whether both are ASCII text without NUL, with which nothing can be wrong."""
     if type(key) is not str or type(item) is not str:
         return False
@@ -58,7 +58,7 @@ def _inside(path: str, key: str) -> str:
     return f"{path}.{key}" if key.isidentifier() and len(key) <= 40 else f"{path}[…]"
 
 
-def _check_scalar(item: Any, path: str) -> None:
+def _check_scalar(item: object, path: str) -> None:
     if item is None or isinstance(item, bool):
         return
     if isinstance(item, float):
@@ -99,7 +99,7 @@ def check_text(text: str, where: str) -> None:
         ) from None
 
 
-def dump_json(value: Any) -> str:
+def dump_json(value: object) -> str:
     """Compact JSON text; other scripts' letters stay readable in the row."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 

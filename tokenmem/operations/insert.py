@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import dump_json
-from tokenmem.operations.rows import values_of
+from tokenmem.operations.rows import payload_text, values_of
 
 FEW = 4
 """Messages up to which each value is a parameter of its own. A user's message and a reply are few.
@@ -91,7 +91,7 @@ def bulk_rows(
             message.role,
             message.kind,
             message.content,
-            None if message.payload is None else dump_json(message.payload),
+            payload_text(message),
             tokens,
             tokens_before,
             message.pinned,

@@ -12,7 +12,7 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import dump_json
 from tokenmem.operations.read import messages
-from tokenmem.operations.rows import lock_conversation
+from tokenmem.operations.rows import lock_conversation, payload_text
 
 PAGE = 1000
 """Messages held in memory at a time."""
@@ -79,7 +79,7 @@ class CountedPage:
 
 def fingerprint(page: Sequence[Message]) -> int:
     """Tells whether messages are still the ones that were counted."""
-    return hash(tuple((m.position, m.role, m.content, m.payload and dump_json(m.payload)) for m in page))
+    return hash(tuple((m.position, m.role, m.content, payload_text(m)) for m in page))
 
 
 def next_page(connection: sa.Connection, scope: Scope, conversation_id: str, after: int) -> Page | None:

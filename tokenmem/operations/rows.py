@@ -109,10 +109,15 @@ def values_of(message: Message, token_count: int) -> dict[str, Any]:
         "role": message.role,
         "kind": message.kind,
         "content": message.content,
-        "payload": None if message.payload is None else dump_json(message.payload),
+        "payload": payload_text(message),
         "token_count": token_count,
         "pinned": message.pinned,
     }
+
+
+def payload_text(message: Message) -> str | None:
+    """What the column `payload` holds of a message."""
+    return None if message.payload is None else dump_json(message.payload)
 
 
 def utc(moment: datetime | str) -> datetime:

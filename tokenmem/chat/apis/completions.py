@@ -8,7 +8,6 @@ from typing import Any
 from tokenmem.chat.apis.replies import (
     Answer,
     merge,
-    part_of,
     plain,
     request_id_of,
     scrubbed,
@@ -20,7 +19,7 @@ from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.errors import ModelError
 from tokenmem.messages.conversions import chat_messages, chat_tool, has_chat_form
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message
+from tokenmem.messages.parsing import parse_message, parse_partial
 from tokenmem.messages.values import JSONObject
 
 
@@ -153,7 +152,7 @@ class CompletionReader:
             rest["content"] = message["content"]
         if not text and not rest:
             return Answer(usage=usage, request_id=self.request_id)
-        stored = part_of({"role": "assistant", "content": text}, rest)
+        stored = parse_partial({"role": "assistant", "content": text}, rest)
         return Answer([stored], text, None, usage, self.request_id)
 
 

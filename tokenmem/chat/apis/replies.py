@@ -6,13 +6,12 @@ import copy
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from tokenmem.messages.calls import ToolCall, answered_ids
-from tokenmem.messages.message import PARTIAL, Message
-from tokenmem.messages.parsing import parse_message
-from tokenmem.messages.values import JSONObject, check_text, dump_json
+from tokenmem.messages.calls import ToolCall, answered_ids, called_function, tool_calls
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject, check_text
 
 _WHOLE = frozenset({"id", "type", "role", "name", "format"})
 """What a stream sends whole, some servers with every piece, or empty with every later one."""
@@ -82,17 +81,6 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
-def part_of(message: JSONObject, rest: JSONObject) -> Message:
-    """The stored form of a reply that was cut off, with the mark that says so.
-
-    Args:
-        message: the provider's message, as far as it has arrived.
-        rest: what of it cannot be sent again: the beginnings of tool calls.
-    """
-    parsed = parse_message(message)
-    return replace(parsed, payload={**(parsed.payload or {"role": parsed.role}), PARTIAL: rest or True})
-
-
 def merge(whole: JSONObject, delta: Mapping[str, Any]) -> None:
     """Add a streamed piece to what has come before it: texts grow, the rest is put in its place.
 
@@ -150,23 +138,18 @@ def _grows(whole: Sequence[Any], piece: JSONObject) -> JSONObject | None:
     index, items = piece.get("index"), [item for item in whole if isinstance(item, dict)]
     if index is not None:
         same = [item for item in items if item.get("index") == index]
-    elif not _called(piece):
+    elif not called_function(piece):
         return None
     elif piece.get("id"):
         same = [item for item in items if item.get("id") == piece["id"]]
     else:
-        same = [] if _called(piece).get("name") else items
+        same = [] if called_function(piece).get("name") else items
     return same[-1] if same and not _is_another_call(same[-1], piece) else None
-
-
-def _called(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    called = call.get("function") or call.get("custom")
-    return called if isinstance(called, dict) else {}
 
 
 def _is_another_call(known: Mapping[str, Any], piece: Mapping[str, Any]) -> bool:
     """Whether a piece begins a call although an item has its number or id: it names a function once more."""
-    before, now = _called(known), _called(piece)
+    before, now = called_function(known), called_function(piece)
     if not (before.get("name") and now.get("name")):
         return False
     if known.get("id") and piece.get("id") and known["id"] != piece["id"]:
@@ -211,26 +194,7 @@ def text_in(content: Any) -> str:
 def tool_calls_of(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
     """The tools that a reply calls and that it has no results of: some, the provider answers itself."""
     answered = {call_id for message in messages for call_id in answered_ids(message)}
-    return tuple(call for message in messages for call in _calls(message) if call.id not in answered)
-
-
-def _calls(message: Message) -> list[ToolCall]:
-    payload = message.payload or {}
-    if message.kind != "tool_call" or message.partial:
-        return []
-    if isinstance(payload.get("call_id"), str):
-        return [_tool_call(payload["call_id"], payload)]
-    return [_tool_call(str(call.get("id")), _called(call)) for call in payload.get("tool_calls") or []]
-
-
-def _tool_call(call_id: str, called: Mapping[str, Any]) -> ToolCall:
-    arguments = called.get("arguments", called.get("input"))
-    if isinstance(arguments, dict):  # some servers send the object itself
-        arguments = dump_json(arguments)
-    text = arguments if isinstance(arguments, str) else ""
-    return ToolCall(
-        call_id, str(called.get("name", "")), text, custom="arguments" not in called and "input" in called
-    )
+    return tuple(call for message in messages for call in tool_calls(message) if call.id not in answered)
 
 
 def main_message(messages: Sequence[Message]) -> Message:

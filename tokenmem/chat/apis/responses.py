@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenmem.chat.apis.replies import Answer, part_of, plain, request_id_of, scrubbed, usage_of
+from tokenmem.chat.apis.replies import Answer, plain, request_id_of, scrubbed, usage_of
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.counting.model_rules import family_of
 from tokenmem.errors import InvalidMessage, ModelError
-from tokenmem.messages.conversions import NEED_NO_ID, has_item_form, is_item, response_items, response_tool
+from tokenmem.messages.conversions import has_item_form, response_items, response_tool
+from tokenmem.messages.items import without_repeated_items
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message, parse_messages
+from tokenmem.messages.parsing import parse_message, parse_messages, parse_partial
 from tokenmem.messages.values import JSONObject
 
 _ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -42,7 +42,7 @@ class Responses:
 
     def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         """A window's messages as they can be sent."""
-        return sendable(_without_repeats(filter(has_item_form, messages)), no_result)
+        return sendable(without_repeated_items(filter(has_item_form, messages)), no_result)
 
     def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
         """The tools as this API describes them."""
@@ -76,26 +76,6 @@ class Responses:
     def reader(self) -> ResponseReader:
         """What puts a stream together."""
         return ResponseReader()
-
-
-def _without_repeats(messages: Iterable[Message]) -> list[Message]:
-    """Without items of a reply that are there already: the provider refuses an id that it sees twice."""
-    seen: dict[str, list[Message]] = defaultdict(list)
-    kept = []
-    for message in messages:
-        item_id = (message.payload or {}).get("id")
-        if message.role == "assistant" and is_item(message) and isinstance(item_id, str):
-            if any(_repeats(message, known) for known in seen[item_id]):
-                continue
-            seen[item_id].append(message)
-        kept.append(message)
-    return kept
-
-
-def _repeats(message: Message, known: Message) -> bool:
-    """Whether it is the same item, and not only one of the same id, which it may have to do without."""
-    payload = message.payload or {}
-    return payload["type"] not in NEED_NO_ID or (message.content, payload) == (known.content, known.payload)
 
 
 def _answer(body: Any, request_id: str | None) -> Answer:
@@ -205,7 +185,7 @@ class ResponseReader:
         text = scrubbed("".join(self._texts.values()))
         begun += [item for item in scrubbed(list(self._open.values())) if _has_begun(item)]
         if text or begun or stored:  # behind whole items too: the reply is not whole without the mark
-            stored.append(part_of(self._under_way(text), {"items": begun} if begun else {}))
+            stored.append(parse_partial(self._under_way(text), {"items": begun} if begun else {}))
         text = scrubbed("".join(_text_of(item) for item in self._done)) + text
         return Answer(stored, text, None, {}, self.request_id)
 

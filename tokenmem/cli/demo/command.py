@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenmem.cli.conversations import message_text
 from tokenmem.cli.demo import journey
 from tokenmem.cli.demo.stage import Stage
 from tokenmem.cli.options import Schema, opened
+from tokenmem.messages.text import readable_text
 
 if TYPE_CHECKING:
     from tokenmem.cli.options import Database
@@ -241,5 +241,5 @@ def _spans(positions: Sequence[int]) -> str:
 
 
 def _excerpt(message: Message) -> str:
-    text = " ".join(message_text(message).split())
+    text = " ".join((readable_text(message) or "").split())
     return text if len(text) <= LONGEST_EXCERPT else f"{text[:LONGEST_EXCERPT].rstrip()}…"
