@@ -206,3 +206,16 @@ class Problem:
     conversation_id: str
     position: int | None
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge removed, or would remove.
+
+    Attributes:
+        conversations: conversations that went as a whole.
+        messages: messages that went, theirs included.
+    """
+
+    conversations: int
+    messages: int

@@ -35,9 +35,8 @@ from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Window
 from tokenmem.operations import append, bulk_create, calls, change, insert, purge, read, recount, verify
-from tokenmem.operations.purge import Purged
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
 

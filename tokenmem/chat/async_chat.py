@@ -10,14 +10,17 @@ from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
 from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
+from tokenmem.chat.chat import Chat
 from tokenmem.chat.effects import StreamLeft
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results
+from tokenmem.docstrings import documented_like
 from tokenmem.execution.effects import Procedure
 from tokenmem.execution.runners import AsyncBoundRunner, Execution, advance_async, run_async
 from tokenmem.models import Reply
 
 
+@documented_like(Chat)
 class AsyncChat(BaseChat[AsyncStore]):
     """A model that answers in the conversations of an AsyncStore. Everything is as for Chat, awaited.
 
@@ -37,7 +40,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         idempotency_key: str | None = None,
         **options: Any,
     ) -> Reply:
-        """See Chat.send."""
         return await self._run(
             self._turns.turn(asked_with(conversation_id, message, idempotency_key, options))
         )
@@ -50,7 +52,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         idempotency_key: str | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        """See Chat.stream; who leaves the loop early closes it, with contextlib.aclosing."""
         asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
         return self._stream(self._turns.turn(asked))
 
@@ -62,7 +63,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         idempotency_key: str | None = None,
         **options: Any,
     ) -> Reply:
-        """See Chat.send_tool_results."""
         asked = answered_with(conversation_id, results, idempotency_key, options)
         return await self._run(self._turns.answer_calls(asked))
 
@@ -74,7 +74,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         idempotency_key: str | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        """See Chat.stream_tool_results."""
         asked = answered_with(conversation_id, results, idempotency_key, options, stream=True)
         return self._stream(self._turns.answer_calls(asked))
 
@@ -89,7 +88,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         idempotency_key: str | None = None,
         **options: Any,
     ) -> Reply:
-        """See Chat.run; the functions of one reply run at once, those that are not async in threads."""
         asked = asked_with(conversation_id, message, idempotency_key, options)
         return await self._run(self._turns.run(asked, functions, max_calls, on_error))
 

@@ -92,7 +92,7 @@ class Chat(BaseChat[Store]):
         """As `send`, but yield the text as it comes, piece by piece, and then the Reply.
 
         Who stops reading cancels the call: close the iterator, as leaving a `for` loop with an exception or
-        forgetting it does.
+        forgetting it does. What closes an AsyncChat's at once is `contextlib.aclosing`.
         """
         asked = asked_with(conversation_id, message, idempotency_key, options, stream=True)
         return self._stream(self._turns.turn(asked))
@@ -147,6 +147,8 @@ class Chat(BaseChat[Store]):
         **options: Any,
     ) -> Reply:
         """As `send`, then call the functions that the model asks for until it asks for none.
+
+        An AsyncChat calls the functions of one reply at the same time, those that are not async in threads.
 
         Args:
             conversation_id: the conversation.

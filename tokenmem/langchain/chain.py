@@ -132,7 +132,7 @@ class ConversationChain:
     async def ainvoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
         """As `invoke`, on either store; an llm that is not async runs in a thread."""
         turn = _ChainTurn(self, self._inputs(input))
-        store, runs = await self.memory.async_runner()
+        store, runs = await self.memory._async_runner()
         async with AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False) as runner:
             reply = await run_async(turn.on(store), runner)
         return turn.end(reply)
