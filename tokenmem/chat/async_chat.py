@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
+from tokenmem.chat.apis.completions import ChatCompletions
+from tokenmem.chat.apis.function import Function
+from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
 from tokenmem.chat.chat import Chat
@@ -19,13 +22,17 @@ from tokenmem.execution.effects import Procedure
 from tokenmem.execution.runners import AsyncBoundRunner, Execution, advance_async, run_async
 from tokenmem.models import Reply
 
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI  # noqa: F401 -- named in the class's bases
+
 
 @documented_like(Chat)
-class AsyncChat(BaseChat[AsyncStore]):
+class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     """A model that answers in the conversations of an AsyncStore. Everything is as for Chat, awaited.
 
-    The client is an `openai.AsyncOpenAI`, or a function, plain (it runs in a thread) or `async`. A task that
-    is cancelled records its call and what had arrived before it ends.
+    The client is an `openai.AsyncOpenAI`, or a function, `async` or plain: a plain one runs in a thread, for
+    each piece that it yields too. A task that is cancelled records its call and what had arrived before it
+    ends.
     """
 
     _is_async = True
@@ -96,7 +103,12 @@ class AsyncChat(BaseChat[AsyncStore]):
 
     @property
     def _blocks(self) -> bool:
-        return not (hasattr(self._client, "chat") or is_async(self._client))
+        """Whether asking the model would block the event loop."""
+        api = self._turns.settings.api
+        if type(api) in (ChatCompletions, Responses):
+            return False
+        asked = self._client if isinstance(api, Function) else self._endpoint
+        return not (callable(asked) and is_async(asked))
 
     async def _run(self, procedure: Procedure[Reply]) -> Reply:
         async with self._runner() as runner:

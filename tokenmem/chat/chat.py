@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmem.chat.asked import UserMessage, answered_with, asked_with
 from tokenmem.chat.base import BaseChat
@@ -16,8 +16,11 @@ from tokenmem.execution.runners import BoundRunner, Execution, advance, run
 from tokenmem.models import Reply
 from tokenmem.store import Store
 
+if TYPE_CHECKING:
+    from openai import OpenAI  # noqa: F401 -- named in the class's bases
 
-class Chat(BaseChat[Store]):
+
+class Chat(BaseChat[Store, "OpenAI"]):
     """A model that answers in the conversations of a store.
 
     A turn is two short transactions: the user's message is stored and the window loaded; the model is asked
@@ -29,12 +32,14 @@ class Chat(BaseChat[Store]):
     Args:
         store: where the conversations are; not one that is bound to a connection.
         client: an `openai.OpenAI`, whatever its base_url; or a function that takes OpenAI chat messages and
-            returns one, or its text. Without one: OpenAI(), which reads OPENAI_API_KEY and OPENAI_BASE_URL.
+            returns one, or its text, or yields the text in pieces; or what an `api` of your own takes.
+            Without one: OpenAI(), which reads OPENAI_API_KEY and OPENAI_BASE_URL.
         model: the model's name; for a function any name, by which `llm_calls` knows it.
         token_limit: what a prompt may cost, in tokens: instructions, tools and messages together.
         instructions: what the model is told before the messages.
         tools: the tools that it may call, as either of OpenAI's APIs describes them.
-        api: "chat" for Chat Completions, "responses" for the Responses API.
+        api: "chat" for Chat Completions, "responses" for the Responses API, or for another provider's a
+            `tokenmem.chat.ModelAPI` of your own.
         reserve: how many tokens of the limit to leave for the reply.
         stride: the window's start moves in steps of this many tokens, so that prompts share their beginning
             and the provider's prompt cache serves it: "eighth" of what messages may cost; None moves it with
@@ -43,7 +48,8 @@ class Chat(BaseChat[Store]):
         oversized_results: what to do with tool results that no window holds: "refuse" them with
             WindowTooSmall, or "cut" them, with a mark.
         prompt_cache_key: send the provider a key for each conversation, by which its cache is found.
-        **options: further parameters of every request, such as `temperature`.
+        **options: further parameters of every request, such as `temperature`; those that the client does not
+            take are refused.
 
     Raises:
         InvalidArgument: an argument is wrong, or instructions and tools leave no room for messages.
@@ -68,7 +74,7 @@ class Chat(BaseChat[Store]):
             message: a text, content parts, or a message; None asks the model with what is there.
             idempotency_key: a repeated request with the same key neither stores nor calls twice: it returns
                 the stored reply, waits for it where it is still being made, and asks again where that failed.
-            **options: further parameters of this request.
+            **options: further parameters of this request; see Chat.
 
         Raises:
             InvalidMessage: the message cannot be stored; nothing was written.

@@ -15,10 +15,11 @@ from time import perf_counter
 from typing import Any
 
 from tokenmem.arguments import checked_name, optional_name
+from tokenmem.chat.apis.interface import StreamReader
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
 from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause
 from tokenmem.chat.pricing import prompt_of
-from tokenmem.chat.settings import Settings, check_options, option_tokens
+from tokenmem.chat.settings import Settings, option_tokens
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError, WindowTooSmall
 from tokenmem.execution.effects import Deliver, Procedure, Write, with_retries
@@ -97,7 +98,7 @@ class Turns:
         """Store what was said, ask the model, store its reply."""
         checked_name(asked.conversation_id, "conversation_id")
         optional_name(asked.key, "idempotency_key")
-        check_options(asked.options, self.settings.api)
+        self.settings.check_options(asked.options)
         begun = yield from self._begin(asked)
         if isinstance(begun, StartedCall):
             return (yield from self._call(asked, begun))
@@ -188,18 +189,18 @@ class Turns:
         """Ask the model and record how that ends."""
         yield KeepAlive(self.procedures.write(calls.beat, asked.conversation_id, begun.number))
         clock = _Clock()
-        streams = asked.stream and self.settings.api.streams
-        reader = self.settings.api.reader() if streams else None
+        reader: StreamReader | None = None
         response: Any = None
         try:
-            response = yield from self._ask(self._request(asked, begun.prompt.sent, streams))
+            response = yield from self._ask(self._request(asked, begun.prompt.sent))
+            reader = self.settings.api.reader(response)
             if reader is None:
                 answer = self.settings.api.read(response)
             else:
                 answer = yield from _read_stream(response, reader, clock)
         except BaseException as error:
             part = reader.part() if reader is not None else Answer()
-            if reader is not None and response is not None:
+            if reader is not None:
                 yield Close(response)
             yield from self._record_failure(asked, begun, part, clock, error)
             raise
@@ -215,14 +216,14 @@ class Turns:
             yield Deliver(reply.text)  # stored before: who leaves now has had all of it
         return reply
 
-    def _request(self, asked: TurnRequest, sent: Sequence[Any], streams: bool) -> dict[str, Any]:
+    def _request(self, asked: TurnRequest, sent: Sequence[Any]) -> dict[str, Any]:
         chosen = self.settings
         head = {**chosen.head, **asked.options}
         if chosen.cache_key:
             owner = self.procedures.scope.owner or ""
             told = hashlib.sha256(f"{owner}\0{asked.conversation_id}".encode()).hexdigest()
             head.setdefault("prompt_cache_key", told[:32])
-        request = chosen.api.request(head, sent, streams)
+        request = chosen.api.request(head, sent, asked.stream)
         return {name: value for name, value in request.items() if name not in chosen.refused}
 
     def _ask(self, request: dict[str, Any]) -> Procedure[Any]:
@@ -314,13 +315,12 @@ class Turns:
         return (yield from self._replay(replace(asked, stream=False), found))
 
 
-def _read_stream(response: Any, reader: Any, clock: _Clock) -> Procedure[Answer]:
+def _read_stream(response: Any, reader: StreamReader, clock: _Clock) -> Procedure[Answer]:
     """Deliver a stream's text as it comes, and put its pieces together.
 
     Raises:
         ModelError: it ended before the model did.
     """
-    reader.request_id = request_id_of(response)
     while (event := (yield Next(response))) is not END:
         text = reader.feed(event)
         if text:
@@ -330,8 +330,7 @@ def _read_stream(response: Any, reader: Any, clock: _Clock) -> Procedure[Answer]
         raise ModelError(
             "the stream ended before the reply was complete; what had arrived is stored: ask again"
         )
-    answer: Answer = reader.answer()
-    return answer
+    return reader.answer()
 
 
 def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = None) -> Outcome:

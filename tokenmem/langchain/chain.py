@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
+from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.chat.apis.replies import Answer, storable
 from tokenmem.chat.prompt import NoResult
 from tokenmem.chat.runners import AsyncModelRunner, ModelRunner
@@ -165,12 +166,9 @@ class ConversationChain:
         return {**inputs, self.memory.memory_key: history, self.output_key: text}
 
 
-class _ChainTurn:
+class _ChainTurn(ModelAPI):
     """One turn of a chain as Chat runs it: the model takes a text, made of what was said before."""
 
-    optional: Mapping[str, str] = {}
-    reserved: frozenset[str] = frozenset()
-    streams = False
     takes_plain = False
 
     def __init__(self, chain: ConversationChain, inputs: dict[str, Any]) -> None:
@@ -232,9 +230,6 @@ class _ChainTurn:
         return Answer(
             parse_messages([Message.assistant(checked_text(response, "the llm's answer"))]), response
         )
-
-    def reader(self) -> None:
-        """There are no streams."""
 
     def end(self, reply: Reply) -> dict[str, Any]:
         """What the chain returns."""
