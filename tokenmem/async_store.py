@@ -17,6 +17,7 @@ from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
 from tokenmem.docstrings import documented_like
 from tokenmem.edges import StartOn
+from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Procedure
 from tokenmem.execution.runners import (
     AsyncBoundRunner,
@@ -190,9 +191,20 @@ class AsyncStore:
         return self._with(self._runner, self._procedures.for_owner(owner))
 
     @property
-    def engine(self) -> sa.Engine | AsyncEngine:
-        """The engine beneath: on PostgreSQL, for transactions of your own, to `bind` to."""
-        return self._engine
+    def engine(self) -> AsyncEngine:
+        """The engine beneath: for transactions of your own, to `bind` to.
+
+        On SQLite there is one where the store was given an AsyncEngine; else it works in threads.
+
+        Raises:
+            InvalidArgument: there is none.
+        """
+        if isinstance(self._engine, AsyncEngine):
+            return self._engine
+        raise InvalidArgument(
+            "on SQLite an AsyncStore works in threads and has no AsyncEngine; for transactions of your own "
+            "open it on one: AsyncStore(create_async_engine('sqlite+aiosqlite:///…'))"
+        )
 
     async def close(self) -> None:
         if not self._derived:

@@ -99,8 +99,12 @@ class Window:
         window.__dict__.update(others, _rows=rows)
         return window
 
-    def to_openai(self) -> list[JSONObject]:
-        """The messages as OpenAI's chat API takes them."""
+    def to_openai(self) -> list[Any]:
+        """The messages as OpenAI's chat API takes them: dicts, each equal to the one that was stored.
+
+        To a type checker they are anything, as what a provider sends and takes is, so that they can be passed
+        to any client.
+        """
         rows: MessageRows | None = self.__dict__.get("_rows")
         return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
 
