@@ -4,13 +4,15 @@ import inspect
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
+import openai
 import pytest
 
 import tokenmem
-from tokenmem import AsyncStore, Message, Store, Window, errors
+from tokenmem import AsyncChat, AsyncStore, Chat, Message, Store, Window, errors
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -34,6 +36,7 @@ def test_every_public_name_is_there_and_documented() -> None:
         "Appended",
         "Conversation",
         "Problem",
+        "Purged",
         "errors",
     ],
 )
@@ -105,6 +108,58 @@ def test_both_stores_have_the_same_methods_with_the_same_arguments() -> None:
         assert inspect.iscoroutinefunction(other) == (name not in ("bind", "for_owner")), name
         if name != "bind":
             assert get_type_hints(sync) == get_type_hints(other), name
+
+
+@pytest.mark.parametrize(("sync", "other"), [(Store, AsyncStore), (Chat, AsyncChat)])
+def test_help_shows_the_same_for_sync_and_async(sync: Any, other: Any) -> None:
+    methods = {name for name in dir(sync) if not name.startswith("_") and callable(getattr(sync, name))}
+    assert {
+        name for name in dir(other) if not name.startswith("_") and callable(getattr(other, name))
+    } == methods
+    for name in methods:
+        assert inspect.getdoc(getattr(other, name)) == inspect.getdoc(getattr(sync, name)), name
+
+
+# What some annotations name that is only imported for type checkers.
+ONLY_FOR_TYPES = {"OpenAI": openai.OpenAI, "AsyncOpenAI": openai.AsyncOpenAI}
+
+
+def returned_by(kind: type) -> Iterator[Any]:
+    """The types of what a class's public methods return, and of its public attributes."""
+    for name, member in inspect.getmembers(kind):
+        if name.startswith("_"):
+            continue
+        function = member.fget if isinstance(member, property) else inspect.unwrap(member)
+        told = getattr(function, "__annotations__", {}).get("return")
+        if isinstance(told, str):
+            yield eval(told, function.__globals__, ONLY_FOR_TYPES)
+    module = vars(sys.modules[kind.__module__])
+    for name, told in vars(kind).get("__annotations__", {}).items():
+        if not name.startswith("_"):
+            yield eval(told, module, ONLY_FOR_TYPES) if isinstance(told, str) else told
+
+
+def named_in(told: Any) -> Iterator[type]:
+    """The classes that a type names, those in its arguments too."""
+    if isinstance(told, type) and not get_args(told):
+        yield told
+    for argument in get_args(told):
+        yield from named_in(argument)
+
+
+def test_everything_that_is_returned_is_exported() -> None:
+    exported = {name: getattr(tokenmem, name) for name in tokenmem.__all__}
+    waiting = [each for each in exported.values() if isinstance(each, type)]
+    seen = set(waiting)
+    while waiting:
+        kind = waiting.pop()
+        for told in returned_by(kind):
+            for found in named_in(told):
+                if found in seen or not found.__module__.startswith("tokenmem."):
+                    continue
+                assert exported.get(found.__name__) is found, f"{kind.__name__} returns a {found.__name__}"
+                seen.add(found)
+                waiting.append(found)
 
 
 @pytest.mark.parametrize(

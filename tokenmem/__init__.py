@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenmem import errors
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
     from tokenmem.messages.calls import ToolCall
     from tokenmem.messages.message import Message
-    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Reply, Window
+    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Reply, Window
     from tokenmem.store import Store
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ _MODULES = {
     "OpenAIChat": "langchain.llms",
     "OpenAICompletion": "langchain.llms",
     "Problem": "models",
+    "Purged": "models",
     "Reply": "models",
     "Store": "store",
     "TiktokenCounter": "counting.counters",
@@ -57,6 +58,7 @@ __all__ = [
     "OpenAIChat",
     "OpenAICompletion",
     "Problem",
+    "Purged",
     "Reply",
     "Store",
     "TiktokenCounter",
@@ -68,14 +70,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if not _MODULES[name]:
-        return importlib.import_module(f"{__name__}.{name}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker a name that is not imported above does not exist
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if not _MODULES[name]:
+            return importlib.import_module(f"{__name__}.{name}")
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

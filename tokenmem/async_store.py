@@ -15,7 +15,9 @@ from tokenmem.database.async_engine import async_single_statement_engine, open_a
 from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
+from tokenmem.docstrings import documented_like
 from tokenmem.edges import StartOn
+from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Procedure, Work
 from tokenmem.execution.runners import (
     AsyncBoundRunner,
@@ -30,13 +32,14 @@ from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
-from tokenmem.operations.purge import Purged
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Window
 from tokenmem.procedures import Procedures, resolve_counter
+from tokenmem.store import Store
 
 T = TypeVar("T")
 
 
+@documented_like(Store)
 class AsyncStore:
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 
@@ -80,7 +83,6 @@ class AsyncStore:
         title: str | None = None,
         metadata: JSONObject | None = None,
     ) -> Appended:
-        """See Store.append."""
         return await self._run(
             self._procedures.append(
                 conversation_id,
@@ -102,7 +104,6 @@ class AsyncStore:
         counter: str | TokenCounter | None = None,
         idempotency_key: str | None = None,
     ) -> list[Appended | None]:
-        """See Store.import_conversations."""
         return await self._run(
             self._procedures.import_conversations(conversations, owner, counter, idempotency_key)
         )
@@ -114,7 +115,6 @@ class AsyncStore:
         start_on: StartOn = "step",
         stride: int | None = None,
     ) -> Window:
-        """See Store.window."""
         return await self._run(self._procedures.window(conversation_id, token_limit, start_on, stride))
 
     async def messages(
@@ -126,7 +126,6 @@ class AsyncStore:
         limit: int | None = 100,
         newest_first: bool = False,
     ) -> list[Message]:
-        """See Store.messages."""
         return await self._run(self._procedures.messages(conversation_id, after, before, limit, newest_first))
 
     async def calls(
@@ -137,88 +136,78 @@ class AsyncStore:
         limit: int | None = 100,
         newest_first: bool = False,
     ) -> list[LLMCall]:
-        """See Store.calls."""
         return await self._run(self._procedures.calls(conversation_id, after, limit, newest_first))
 
     async def conversation(self, conversation_id: str) -> Conversation:
-        """See Store.conversation."""
         return await self._run(self._procedures.conversation(conversation_id))
 
     async def conversations(
         self, *, owner: str | None = None, after: str | None = None, limit: int | None = 100
     ) -> list[Conversation]:
-        """See Store.conversations."""
         return await self._run(self._procedures.conversations(owner, after, limit))
 
     async def update(
         self, conversation_id: str, *, title: str | None = None, metadata: JSONObject | None = None
     ) -> Conversation:
-        """See Store.update."""
         return await self._run(self._procedures.update(conversation_id, title, metadata))
 
     async def edit(
         self, conversation_id: str, position: int, message: MessageLike, *, pinned: bool | None = None
     ) -> Message:
-        """See Store.edit."""
         return await self._run(self._procedures.edit(conversation_id, position, message, pinned))
 
     async def delete_message(self, conversation_id: str, position: int) -> None:
-        """See Store.delete_message."""
         return await self._run(self._procedures.delete_message(conversation_id, position))
 
     async def truncate(self, conversation_id: str, *, after: int) -> int:
-        """See Store.truncate."""
         return await self._run(self._procedures.truncate(conversation_id, after))
 
     async def fork(self, conversation_id: str, new_id: str, *, at: int | None = None) -> Conversation:
-        """See Store.fork."""
         return await self._run(self._procedures.fork(conversation_id, new_id, at))
 
     async def delete(self, conversation_id: str) -> None:
-        """See Store.delete."""
         return await self._run(self._procedures.delete(conversation_id))
 
     async def delete_owner(self, owner: str) -> int:
-        """See Store.delete_owner."""
         return await self._run(self._procedures.delete_owner(owner))
 
     async def purge(self, *, older_than: timedelta, dry_run: bool = False) -> Purged:
-        """See Store.purge."""
         return await self._run(self._procedures.purge(older_than, dry_run))
 
     async def recount(self, conversation_id: str, counter: str | TokenCounter) -> Conversation:
-        """See Store.recount."""
         return await self._run(self._procedures.recount(conversation_id, counter))
 
     async def verify(self) -> list[Problem]:
-        """See Store.verify."""
         return await self._run(self._procedures.verify())
 
     async def upgrade(self, revision: str = "head") -> None:
-        """See Store.upgrade."""
         return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))
 
     def bind(self, connection: AsyncConnection) -> Self:
-        """See Store.bind; the connection is an AsyncConnection.
-
-        Raises:
-            InvalidArgument: the connection is of another kind of database.
-        """
         engine = self._engine.sync_engine if isinstance(self._engine, AsyncEngine) else self._engine
         check_connection(connection, AsyncConnection, engine)
         return self._with(AsyncBoundRunner(connection), self._procedures)
 
     def for_owner(self, owner: str) -> Self:
-        """See Store.for_owner."""
         return self._with(self._runner, self._procedures.for_owner(owner))
 
     @property
-    def engine(self) -> sa.Engine | AsyncEngine:
-        """The engine beneath: on PostgreSQL, for transactions of your own, to `bind` to."""
-        return self._engine
+    def engine(self) -> AsyncEngine:
+        """The engine beneath: for transactions of your own, to `bind` to.
+
+        On SQLite there is one where the store was given an AsyncEngine; else it works in threads.
+
+        Raises:
+            InvalidArgument: there is none.
+        """
+        if isinstance(self._engine, AsyncEngine):
+            return self._engine
+        raise InvalidArgument(
+            "on SQLite an AsyncStore works in threads and has no AsyncEngine; for transactions of your own "
+            "open it on one: AsyncStore(create_async_engine('sqlite+aiosqlite:///…'))"
+        )
 
     async def close(self) -> None:
-        """See Store.close."""
         if not self._derived:
             await self._connections.close(dispose=self._owns_engine)
 

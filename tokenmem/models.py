@@ -112,8 +112,12 @@ class Window:
         window.__dict__.pop("messages", None)
         return window
 
-    def to_openai(self) -> list[JSONObject]:
-        """The messages as OpenAI's chat API takes them."""
+    def to_openai(self) -> list[Any]:
+        """The messages as OpenAI's chat API takes them: dicts, each equal to the one that was stored.
+
+        To a type checker they are anything, as what a provider sends and takes is, so that they can be passed
+        to any client.
+        """
         rows = self.rows
         return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
 
@@ -219,3 +223,16 @@ class Problem:
     conversation_id: str
     position: int | None
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge removed, or would remove.
+
+    Attributes:
+        conversations: conversations that went as a whole.
+        messages: messages that went, theirs included.
+    """
+
+    conversations: int
+    messages: int

@@ -35,7 +35,7 @@ from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Window
 from tokenmem.operations import (
     append,
     bulk_create,
@@ -49,7 +49,6 @@ from tokenmem.operations import (
     window,
 )
 from tokenmem.operations.append import CounterMismatch
-from tokenmem.operations.purge import Purged
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
 

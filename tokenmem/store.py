@@ -25,8 +25,7 @@ from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Appended, Conversation, LLMCall, Problem, Window
-from tokenmem.operations.purge import Purged
+from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Window
 from tokenmem.procedures import Procedures, resolve_counter
 
 T = TypeVar("T")
@@ -284,12 +283,14 @@ class Store:
         return self._run(self._procedures.delete_owner(owner))
 
     def purge(self, *, older_than: timedelta, dry_run: bool = False) -> Purged:
-        """Remove what is older: of every conversation the messages before its first younger one, pinned
-        ones too; and conversations in which nothing younger is left and nothing has changed since.
+        """In each conversation, delete every message before the first one newer than `older_than`.
+
+        Pinned messages go too. A conversation that holds nothing newer, and has not changed since, goes as a
+        whole.
 
         Args:
-            older_than: by the database's clock.
-            dry_run: only count.
+            older_than: how old a message may be, by the database's clock.
+            dry_run: count what would be deleted, and delete nothing.
         """
         return self._run(self._procedures.purge(older_than, dry_run))
 
@@ -319,6 +320,8 @@ class Store:
 
     def bind(self, connection: sa.Connection) -> Self:
         """A store that works on your connection, inside your transaction: you commit or roll back.
+
+        The connection of a Store is a Connection, that of an AsyncStore an AsyncConnection.
 
         A write that fails leaves your transaction as it was before that write. On SQLite the first write
         takes the file's write lock, and fails if your transaction has read before and another has written.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.stores import Facade, Stores, Unit, pools_of, texts
 from tokenmem import AsyncStore, Message, Store, errors
@@ -61,6 +62,21 @@ def test_an_async_store_takes_a_plain_engine_for_sqlite(stores: Stores) -> None:
     else:
         stores.open(engine).append("c1", [Message.user("x")])
     engine.dispose()
+
+
+def test_the_engine_of_a_store(stores: Stores) -> None:
+    """What the types say: an Engine, or an AsyncEngine, which on SQLite is only there if it was given."""
+    store: Any = stores.open()
+    if stores.variant == "sqlite-async":
+        with pytest.raises(errors.InvalidArgument, match="aiosqlite"):
+            store.store.engine  # noqa: B018
+        engine = stores.engine()
+        assert stores.open(engine).store.engine is engine  # type: ignore[attr-defined]
+        stores.loop.run(engine.dispose())
+    elif stores.is_async:
+        assert isinstance(store.store.engine, AsyncEngine)
+    else:
+        assert isinstance(store.engine, sa.Engine)
 
 
 def test_a_store_refuses_an_async_engine(stores: Stores) -> None:

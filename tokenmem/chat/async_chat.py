@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
+from tokenmem.chat.apis.completions import ChatCompletions
+from tokenmem.chat.apis.function import Function
+from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.base import BaseChat
+from tokenmem.chat.chat import Chat
 from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
 from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
+from tokenmem.docstrings import documented_like
 from tokenmem.execution.runners import AsyncBoundRunner, Execution, advance_async, run_async
 from tokenmem.models import Reply
 
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI  # noqa: F401 -- named in the class's bases
 
-class AsyncChat(BaseChat[AsyncStore]):
+
+@documented_like(Chat)
+class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     """A model that answers in the conversations of an AsyncStore. Everything is as for Chat, awaited.
 
-    The client is an `openai.AsyncOpenAI`, or a function, plain (it runs in a thread) or `async`. A task that
-    is cancelled records its call and what had arrived before it ends.
+    The client is an `openai.AsyncOpenAI`, or a function, `async` or plain: a plain one runs in a thread, for
+    each piece that it yields too. A task that is cancelled records its call and what had arrived before it
+    ends.
     """
 
     _is_async = True
@@ -37,7 +47,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
-        """See Chat.send."""
         request = TurnRequest(
             conversation_id, user_messages(message), idempotency_key, expected_position, options
         )
@@ -52,7 +61,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         expected_position: int | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        """See Chat.stream; who leaves the loop early closes it, with contextlib.aclosing."""
         request = TurnRequest(
             conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
         )
@@ -67,7 +75,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
-        """See Chat.send_tool_results."""
         request = TurnRequest(
             conversation_id, result_messages(results), idempotency_key, expected_position, options
         )
@@ -82,7 +89,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         expected_position: int | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        """See Chat.stream_tool_results."""
         messages = result_messages(results)
         request = TurnRequest(
             conversation_id, messages, idempotency_key, expected_position, options, stream=True
@@ -101,7 +107,6 @@ class AsyncChat(BaseChat[AsyncStore]):
         expected_position: int | None = None,
         **options: Any,
     ) -> Reply:
-        """See Chat.run; the functions of one reply run at once, those that are not async in threads."""
         request = TurnRequest(
             conversation_id, user_messages(message), idempotency_key, expected_position, options
         )
@@ -112,7 +117,12 @@ class AsyncChat(BaseChat[AsyncStore]):
 
     @property
     def _blocks(self) -> bool:
-        return not (hasattr(self._client, "chat") or is_async(self._client))
+        """Whether asking the model would block the event loop."""
+        api = self._turns.settings.api
+        if type(api) in (ChatCompletions, Responses):
+            return False
+        asked = self._client if isinstance(api, Function) else self._endpoint
+        return not (callable(asked) and is_async(asked))
 
     async def _run(self, procedure: TurnProcedure[Reply]) -> Reply:
         async with self._runner() as runner:

@@ -3,38 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, overload
 
 from tokenmem.async_store import AsyncStore
+from tokenmem.callables import is_async
+from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.chat.clients import opened
-from tokenmem.chat.settings import API, Oversized, Stride, settings_of
+from tokenmem.chat.settings import API, Oversized, Stride, api_of, settings_of
 from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
 from tokenmem.store import Store
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAI
-
 S = TypeVar("S", Store, AsyncStore)
+OpenAIClient = TypeVar("OpenAIClient")
 
 
-class BaseChat(Generic[S]):
+class BaseChat(Generic[S, OpenAIClient]):
     """A chat's store, client and settings; see Chat."""
 
     _is_async: ClassVar[bool]
     _store_type: ClassVar[type[Any]]
     _bound_type: ClassVar[type[Any]]
 
+    # Written twice because only an API of the caller's own knows what other clients there are.
+    @overload
     def __init__(
         self,
         store: S,
-        client: OpenAI | AsyncOpenAI | Callable[..., Any] | None = None,
+        client: OpenAIClient | Callable[..., object] | None = None,
+        model: str = ...,
+        token_limit: int = ...,
+        *,
+        instructions: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        api: API = ...,
+        reserve: int = ...,
+        stride: Stride = ...,
+        start_on: Literal["step", "turn"] = ...,
+        oversized_results: Oversized = ...,
+        prompt_cache_key: bool = ...,
+        **options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        store: S,
+        client: object = None,
+        model: str = ...,
+        token_limit: int = ...,
+        *,
+        instructions: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        api: ModelAPI,
+        reserve: int = ...,
+        stride: Stride = ...,
+        start_on: Literal["step", "turn"] = ...,
+        oversized_results: Oversized = ...,
+        prompt_cache_key: bool = ...,
+        **options: Any,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        store: S,
+        client: object = None,
         model: str = "gpt-4o",
         token_limit: int = 8000,
         *,
         instructions: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        api: API = "chat",
+        api: API | ModelAPI = "chat",
         reserve: int = 0,
         stride: Stride = "eighth",
         start_on: Literal["step", "turn"] = "step",
@@ -52,14 +91,20 @@ class BaseChat(Generic[S]):
                 "the store is bound to a connection, which would be held while the model thinks; "
                 "pass the store itself"
             )
-        self._client = opened(client, is_async=self._is_async)
+        spoken = api_of(api, client)
+        if spoken is api:
+            if not self._is_async and is_async(spoken.endpoint(client)):
+                raise InvalidArgument(f"{type(spoken).__name__} can only be awaited; use AsyncChat")
+        else:
+            client = opened(client, is_async=self._is_async)
+        self._client = client
         settings = settings_of(
             client=client,
             model=model,
             token_limit=token_limit,
             instructions=instructions,
             tools=tools,
-            api=api,
+            api=spoken,
             reserve=reserve,
             stride=stride,
             start_on=start_on,
@@ -82,5 +127,4 @@ class BaseChat(Generic[S]):
     @property
     def _endpoint(self) -> Callable[..., Any]:
         """What sends a request to the model."""
-        endpoint: Callable[..., Any] = self._turns.settings.api.endpoint(self._client)
-        return endpoint
+        return self._turns.settings.api.endpoint(self._client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmem.chat.base import BaseChat
 from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
@@ -15,12 +15,15 @@ from tokenmem.execution.runners import BoundRunner, Execution, advance, run
 from tokenmem.models import Reply
 from tokenmem.store import Store
 
+if TYPE_CHECKING:
+    from openai import OpenAI  # noqa: F401 -- named in the class's bases
 
-class Chat(BaseChat[Store]):
+
+class Chat(BaseChat[Store, "OpenAI"]):
     """A model that answers in the conversations of a store.
 
-    A turn is two short transactions: the user's message is stored and the window loaded; the model is request
-    with no connection held; its reply is stored with a record of the call. A call that fails or is cancelled
+    A turn reads what is there, makes the prompt of it, and stores the user's message and the call if nothing
+    has changed meanwhile; the model is asked with no connection held; its reply is stored and ends the call. A call that fails or is cancelled
     leaves the user's message, its record in `llm_calls`, and, when streaming, the part that had arrived.
 
     One chat serves all threads of a process.
@@ -28,12 +31,14 @@ class Chat(BaseChat[Store]):
     Args:
         store: where the conversations are; not one that is bound to a connection.
         client: an `openai.OpenAI`, whatever its base_url; or a function that takes OpenAI chat messages and
-            returns one, or its text. Without one: OpenAI(), which reads OPENAI_API_KEY and OPENAI_BASE_URL.
+            returns one, or its text, or yields the text in pieces; or what an `api` of your own takes.
+            Without one: OpenAI(), which reads OPENAI_API_KEY and OPENAI_BASE_URL.
         model: the model's name; for a function any name, by which `llm_calls` knows it.
         token_limit: what a prompt may cost, in tokens: instructions, tools and messages together.
         instructions: what the model is told before the messages.
         tools: the tools that it may call, as either of OpenAI's APIs describes them.
-        api: "chat" for Chat Completions, "responses" for the Responses API.
+        api: "chat" for Chat Completions, "responses" for the Responses API, or for another provider's a
+            `tokenmem.chat.ModelAPI` of your own.
         reserve: how many tokens of the limit to leave for the reply.
         stride: the window's start moves in steps of this many tokens, so that prompts share their beginning
             and the provider's prompt cache serves it: "eighth" of what messages may cost; None moves it with
@@ -42,7 +47,8 @@ class Chat(BaseChat[Store]):
         oversized_results: what to do with tool results that no window holds: "refuse" them with
             WindowTooSmall, or "cut" them, with a mark.
         prompt_cache_key: send the provider a key for each conversation, by which its cache is found.
-        **options: further parameters of every request, such as `temperature`.
+        **options: further parameters of every request, such as `temperature`; those that the client does not
+            take are refused.
 
     Raises:
         InvalidArgument: an argument is wrong, or instructions and tools leave no room for messages.
@@ -70,7 +76,7 @@ class Chat(BaseChat[Store]):
                 the stored reply, waits for it where it is still being made, and asks again where that failed.
             expected_position: the last position that the caller has seen, 0 for a new conversation: of two
                 that answer the same state, one is refused.
-            **options: further parameters of this request.
+            **options: further parameters of this request; see Chat.
 
         Raises:
             InvalidMessage: the message cannot be stored; nothing was written.
@@ -100,7 +106,7 @@ class Chat(BaseChat[Store]):
         """As `send`, but yield the text as it comes, piece by piece, and then the Reply.
 
         Who stops reading cancels the call: close the iterator, as leaving a `for` loop with an exception or
-        forgetting it does.
+        forgetting it does. What closes an AsyncChat's at once is `contextlib.aclosing`.
         """
         request = TurnRequest(
             conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
@@ -167,11 +173,13 @@ class Chat(BaseChat[Store]):
     ) -> Reply:
         """As `send`, then call the functions that the model asks for until it asks for none.
 
+        An AsyncChat calls the functions of one reply at the same time, those that are not async in threads.
+
         Args:
             conversation_id: the conversation.
             message: as for `send`.
             functions: by the tool's name; each gets the arguments by name.
-            max_calls: how often the model is request at most.
+            max_calls: how often the model is asked at most.
             on_error: "tell" the model what a function raised, or "raise" it; the model is also told where it
                 calls a function that is not there or writes arguments that are no JSON object.
             idempotency_key: as for `send`, for all of it; a function may run again where the process died

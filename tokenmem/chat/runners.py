@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tokenmem.callables import is_async, is_left_unawaited
+from tokenmem.chat.blocking_stream import StreamInThreads
 from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause, TurnWork
 from tokenmem.chat.heartbeat import BEAT, Call, heart
 from tokenmem.errors import InvalidArgument
@@ -114,6 +115,7 @@ class AsyncModelRunner:
         self._endpoint = endpoint
         self._blocking = blocking
         self._cancelled: asyncio.CancelledError | None = None
+        self._in_threads: StreamInThreads | None = None
         self._beating: asyncio.TimerHandle | None = None
         self._beats: set[asyncio.Task[None]] = set()  # else nobody would hold the one that is under way
 
@@ -169,14 +171,23 @@ class AsyncModelRunner:
     async def next(self, effect: Next) -> Any:
         """The next event of a stream."""
         self.raise_cancelled()
-        return await anext(effect.stream, END)
+        return await anext(self._awaitable(effect.stream), END)
 
     async def close_stream(self, effect: Close) -> None:
         """Close a stream; that it cannot be closed changes nothing."""
-        close = getattr(effect.stream, "close", None) or getattr(effect.stream, "aclose", None)
+        stream = self._awaitable(effect.stream)
+        close = getattr(stream, "close", None) or getattr(stream, "aclose", None)
         with suppress(Exception):
             if callable(close):
                 await self._to_its_end(close())
+
+    def _awaitable(self, stream: Any) -> Any:
+        """A stream, or, where its events would block, the same in threads."""
+        if hasattr(stream, "__anext__"):
+            return stream
+        if self._in_threads is None or self._in_threads.stream is not stream:
+            self._in_threads = StreamInThreads(stream)
+        return self._in_threads
 
     def keep_alive(self, effect: KeepAlive) -> None:
         """Start to say that the call is running, or stop."""

@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from tokenmem.arguments import checked_choice, checked_name, checked_number
 from tokenmem.chat.apis.completions import ChatCompletions
 from tokenmem.chat.apis.function import Function
-from tokenmem.chat.apis.replies import Answer
+from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.chat.apis.responses import Responses
-from tokenmem.chat.prompt import NO_RESULT, NoResult
+from tokenmem.chat.options import OptionCheck
+from tokenmem.chat.prompt import NO_RESULT
 from tokenmem.counting.counters import TiktokenCounter, TokenCounter
 from tokenmem.counting.model_rules import prompt_tokens, request_tokens
 from tokenmem.edges import StartOn
@@ -22,53 +23,17 @@ from tokenmem.errors import InvalidArgument, InvalidMessage, UnknownTokenCounter
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, check_json, check_text, dump_json
 
-
-class ModelAPI(Protocol):
-    """How a prompt is sent, and a reply read."""
-
-    @property
-    def optional(self) -> Mapping[str, str]:
-        """Parameters that some servers refuse, with what their refusal says; asked again without it."""
-
-    @property
-    def reserved(self) -> frozenset[str]:
-        """Parameters that the caller may not set."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether a reply can come in pieces."""
-
-    def endpoint(self, client: Any) -> Callable[..., Any]:
-        """What sends a request."""
-
-    @property
-    def takes_plain(self) -> bool:
-        """Whether messages that are a role and a text alone can be sent as they are."""
-
-    def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
-        """A window's messages as they can be sent."""
-
-    def render(self, messages: Sequence[Message]) -> Sequence[Any]:
-        """Prepared messages as this API takes them."""
-
-    def request(self, head: JSONObject, sent: Sequence[Any], stream: bool) -> JSONObject:
-        """The parameters of a request."""
-
-    def read(self, response: Any) -> Answer:
-        """The reply in a response."""
-
-    def reader(self) -> Any:
-        """What puts a stream together."""
-
-
 API = Literal["chat", "responses"]
 Stride = int | Literal["eighth"] | None
 Oversized = Literal["refuse", "cut"]
 
-_APIS: Mapping[str, type[ChatCompletions | Responses]] = {"chat": ChatCompletions, "responses": Responses}
-
+_APIS: Mapping[str, type[ModelAPI]] = {"chat": ChatCompletions, "responses": Responses}
 
 _READ_OPTIONS = ("response_format", "text", "tool_choice")
+
+
+def _take_any(options: Mapping[str, object]) -> None:
+    """What a turn takes whose options are checked elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +59,7 @@ class Settings:
         new_beside_limit: the limit is for what was said before; new messages come on top.
         by_bill: the limit is the model's bill, whatever counter a conversation has: its encoding is known.
         refused: parameters that the server has refused.
+        check_options: raises where options of a turn are not what the API takes.
     """
 
     api: ModelAPI
@@ -114,16 +80,17 @@ class Settings:
     new_beside_limit: bool = False
     by_bill: bool = True
     refused: set[str] = field(default_factory=set)
+    check_options: Callable[[Mapping[str, object]], None] = _take_any
 
 
 def settings_of(
     *,
-    client: Any,
+    client: object,
     model: str,
     token_limit: int,
     instructions: str | None,
     tools: Sequence[Mapping[str, Any]] | None,
-    api: str,
+    api: ModelAPI,
     reserve: int,
     stride: Stride,
     start_on: str,
@@ -140,13 +107,13 @@ def settings_of(
     checked_name(model, "model")
     checked_number(token_limit, "token_limit", least=1)
     checked_number(reserve, "reserve")
-    checked_choice(api, "api", tuple(_APIS))
     checked_choice(oversized_results, "oversized_results", ("refuse", "cut"))
     checked_choice(start_on, "start_on", ("step", "turn"))  # any message would cut calls from their results
     described = _checked_tools(tools)
-    is_function = callable(client) and not hasattr(client, "chat")
-    speaks: ChatCompletions | Responses = Function() if is_function else _APIS[api]()
-    check_options(options, speaks)
+    check_options = OptionCheck(api, client)
+    check_options(options)
+    if described and isinstance(api, Function) and not _takes_tools(api, client):
+        raise InvalidArgument("client is a function that takes no tools; give it a parameter `tools`")
     own = counter_of_model(model)
     counter = own or store_counter
     if instructions is None:
@@ -165,13 +132,13 @@ def settings_of(
         )
     head: JSONObject = {"model": model, **options}
     if described:
-        head["tools"] = speaks.tools(described)
+        head["tools"] = api.tools(described)
     if instructions is not None:
-        head |= speaks.instructions(instructions)
+        head |= api.instructions(instructions)
     tools_json = dump_json(described) if described else None
     has_prompt = instructions is not None or tools_json is not None
     return Settings(
-        api=speaks,
+        api=api,
         model=model,
         head=head,
         window_limit=window_limit,
@@ -185,8 +152,9 @@ def settings_of(
         instructions=instructions,
         tools_json=tools_json,
         digest=_digest(instructions, tools_json) if has_prompt else None,
-        cache_key=bool(prompt_cache_key),
+        cache_key=bool(prompt_cache_key) and api.takes_cache_key,
         by_bill=own is not None,
+        check_options=check_options,
     )
 
 
@@ -198,15 +166,27 @@ def counter_of_model(model: str) -> TokenCounter | None:
         return None
 
 
-def check_options(options: Mapping[str, Any], api: ModelAPI) -> None:
-    """Check the caller's own parameters of a request.
+def api_of(api: object, client: object) -> ModelAPI:
+    """How the client is spoken to: the API of this name, the caller's own, or, for a function, as one.
 
     Raises:
-        InvalidArgument: one of them is the chat's to set.
+        InvalidArgument: there is no API of this name, or the caller's own lacks what every API has.
     """
-    for name in options:
-        if name in api.reserved:
-            raise InvalidArgument(f"{name!r} is no option of a request here; the chat sets it")
+    if isinstance(api, str):
+        checked_choice(api, "api", tuple(_APIS))
+        is_function = callable(client) and not hasattr(client, "chat")
+        return Function() if is_function else _APIS[api]()
+    if isinstance(api, ModelAPI) and not isinstance(api, type):
+        return api
+    raise InvalidArgument(
+        f"api is {api!r:.60}; pass {' or '.join(map(repr, _APIS))}, or an object of a class derived from "
+        f"tokenmem.chat.ModelAPI"
+    )
+
+
+def _takes_tools(api: ModelAPI, client: object) -> bool:
+    accepted = api.accepted_options(client)
+    return accepted is None or "tools" in accepted
 
 
 def option_tokens(options: Mapping[str, Any], counter: TokenCounter) -> int:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+from tokenmem.chat.apis.interface import StreamReader
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
 from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause, TurnProcedure
 from tokenmem.chat.requests import TurnRequest
-from tokenmem.chat.settings import check_options
 from tokenmem.chat.start import StartedTurn, TurnStarter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
 from tokenmem.execution.effects import Deliver, Write
@@ -51,7 +51,7 @@ class Turns(TurnStarter):
 
     def turn(self, request: TurnRequest) -> TurnProcedure[Reply]:
         """Store what was said, ask the model, store its reply."""
-        check_options(request.options, self.settings.api)
+        self.settings.check_options(request.options)
         begun = yield from self.start(request)
         if isinstance(begun, StartedTurn):
             return (yield from self._call_model(request, begun))
@@ -68,18 +68,18 @@ class Turns(TurnStarter):
         """Ask the model and record how that ends."""
         yield KeepAlive(self.procedures.write_of(calls.beat, request.conversation_id, started.number))
         clock = _Clock()
-        streams = request.stream and self.settings.api.streams
-        reader = self.settings.api.reader() if streams else None
+        reader: StreamReader | None = None
         response: Any = None
         try:
-            response = yield from self._ask(self._parameters(request, started.opening.prompt.sent, streams))
+            response = yield from self._ask(self._parameters(request, started.opening.prompt.sent))
+            reader = self.settings.api.reader(response)
             if reader is None:
                 answer = self.settings.api.read(response)
             else:
                 answer = yield from _read_stream(response, reader, clock)
         except BaseException as error:
             part = reader.part() if reader is not None else Answer()
-            if reader is not None and response is not None:
+            if reader is not None:
                 yield Close(response)
             yield from self._record_failure(request, started, part, clock, error)
             raise
@@ -95,7 +95,7 @@ class Turns(TurnStarter):
             yield Deliver(reply.text)  # stored before: who leaves now has had all of it
         return reply
 
-    def _parameters(self, request: TurnRequest, sent: Sequence[Any], streams: bool) -> dict[str, Any]:
+    def _parameters(self, request: TurnRequest, sent: Sequence[Any]) -> dict[str, Any]:
         """The parameters of the request to the model."""
         chosen = self.settings
         head = {**chosen.head, **request.options}
@@ -103,7 +103,7 @@ class Turns(TurnStarter):
             owner = self.procedures.scope.owner or ""
             told = hashlib.sha256(f"{owner}\0{request.conversation_id}".encode()).hexdigest()
             head.setdefault("prompt_cache_key", told[:32])
-        parameters = chosen.api.request(head, sent, streams)
+        parameters = chosen.api.request(head, sent, request.stream)
         return {name: value for name, value in parameters.items() if name not in chosen.refused}
 
     def _ask(self, parameters: dict[str, Any]) -> TurnProcedure[Any]:
@@ -203,13 +203,12 @@ class Turns(TurnStarter):
         return (yield from self._replay(replace(request, stream=False), found))
 
 
-def _read_stream(response: Any, reader: Any, clock: _Clock) -> TurnProcedure[Answer]:
+def _read_stream(response: Any, reader: StreamReader, clock: _Clock) -> TurnProcedure[Answer]:
     """Deliver a stream's text as it comes, and put its pieces together.
 
     Raises:
         ModelError: it ended before the model did.
     """
-    reader.request_id = request_id_of(response)
     while (event := (yield Next(response))) is not END:
         text = reader.feed(event)
         if text:
@@ -219,8 +218,7 @@ def _read_stream(response: Any, reader: Any, clock: _Clock) -> TurnProcedure[Ans
         raise ModelError(
             "the stream ended before the reply was complete; what had arrived is stored: ask again"
         )
-    answer: Answer = reader.answer()
-    return answer
+    return reader.answer()
 
 
 def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = None) -> Outcome:

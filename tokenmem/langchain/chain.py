@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
+from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.chat.apis.replies import Answer, storable
 from tokenmem.chat.effects import TurnProcedure, TurnWork
 from tokenmem.chat.opening import Opening
@@ -136,7 +137,7 @@ class ConversationChain:
     async def ainvoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
         """As `invoke`, on either store; an llm that is not async runs in a thread."""
         turn = _ChainTurn(self, self._inputs(input))
-        store, runs = await self.memory.async_runner()
+        store, runs = await self.memory._async_runner()
         async with AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False) as runner:
             execution: Execution[TurnWork, Reply] = Execution(turn.on(store))
             reply = await run_async(execution, runner)
@@ -170,12 +171,9 @@ class ConversationChain:
         return {**inputs, self.memory.memory_key: history, self.output_key: text}
 
 
-class _ChainTurn:
+class _ChainTurn(ModelAPI):
     """One turn of a chain as Chat runs it: the model takes a text, made of what was said before."""
 
-    optional: Mapping[str, str] = {}
-    reserved: frozenset[str] = frozenset()
-    streams = False
     takes_plain = False
 
     def __init__(self, chain: ConversationChain, inputs: dict[str, Any]) -> None:
@@ -237,9 +235,6 @@ class _ChainTurn:
         return Answer(
             parse_messages([Message.assistant(checked_text(response, "the llm's answer"))]), response
         )
-
-    def reader(self) -> None:
-        """There are no streams."""
 
     def end(self, reply: Reply) -> dict[str, Any]:
         """What the chain returns."""

@@ -232,7 +232,7 @@ class ConversationTokenBufferMemory:
         weakref.finalize(self, store.close)  # nobody else knows of it
         return store
 
-    async def async_runner(self) -> tuple[Store | AsyncStore, AsyncRunner]:
+    async def _async_runner(self) -> tuple[Store | AsyncStore, AsyncRunner]:
         """The store, and what runs its effects without blocking the event loop."""
         if isinstance(self.store, AsyncStore):
             return self.store, self.store._runner

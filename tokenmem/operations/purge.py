@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationNotFound
-from tokenmem.models import Conversation
+from tokenmem.models import Conversation, Purged
 from tokenmem.operations.change import delete
 from tokenmem.operations.rows import OWNED, lock_conversation, read_conversation
 
@@ -41,19 +41,6 @@ _DELETE_UP_TO = [
 UPDATE {conversations} SET message_count = message_count - :removed, revision = revision + 1 WHERE id = :id
 """),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Purged:
-    """What a purge removed, or would remove.
-
-    Attributes:
-        conversations: conversations that went as a whole.
-        messages: messages that went, theirs included.
-    """
-
-    conversations: int
-    messages: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,74 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from tokenmem.callables import is_wrapped, keyword_parameters
+from tokenmem.chat.apis.interface import ModelAPI, StreamReader
 from tokenmem.chat.apis.replies import (
     Answer,
+    is_stream,
     merge,
     plain,
     request_id_of,
     scrubbed,
     text_in,
     usage_of,
-    with_call_ids,
 )
-from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.errors import ModelError
-from tokenmem.messages.conversions import chat_messages, chat_tool, has_chat_form
-from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message, parse_partial
 from tokenmem.messages.values import JSONObject
 
 
-class ChatCompletions:
+class ChatCompletions(ModelAPI):
     """How a prompt is sent by Chat Completions, and its reply read."""
 
     optional: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "stream_options": "stream_options"}
-    """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
-
-    takes_plain = True
-    """Whether messages that are a role and a text alone can be sent as they are."""
-
-    streams = True
-    """Whether a reply can come in pieces."""
-
     reserved = frozenset({"messages", "model", "stream", "tools", "functions", "instructions", "n"})
-    """Parameters that the caller may not set."""
+    takes_cache_key = True
 
-    def endpoint(self, client: Any) -> Any:
+    def endpoint(self, client: Any) -> Callable[..., Any]:
         """The method of the client that sends a request."""
-        return client.chat.completions.create
+        create: Callable[..., Any] = client.chat.completions.create
+        return create
 
-    def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
-        """A window's messages as they can be sent."""
-        return sendable(list(filter(has_chat_form, messages)), no_result)
-
-    def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
-        """The tools as this API describes them."""
-        return [chat_tool(tool) for tool in tools]
-
-    def instructions(self, text: str) -> JSONObject:
-        """The parameters that carry the instructions."""
-        return {"messages": [{"role": "system", "content": text}]}
-
-    def render(self, messages: Sequence[Message]) -> list[JSONObject]:
-        """Prepared messages as this API takes them."""
-        return chat_messages(messages)
+    def accepted_options(self, client: Any) -> Collection[str] | None:
+        """What that method takes, or any where the openai package's own is wrapped by somebody else."""
+        create = self.endpoint(client)
+        return None if is_wrapped(create, package="openai") else keyword_parameters(create)
 
     def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
-        """The parameters of a request.
-
-        Args:
-            head: those that are the same in every request of the chat.
-            sent: what follows the instructions.
-            stream: whether the reply is to come in pieces.
-        """
-        request = {**head, "messages": [*head.get("messages", []), *sent]}
+        """The parameters of a request; a stream tells what it cost in its last chunk."""
+        request = super().request(head, sent, stream)
         if stream:
-            told = {"include_usage": True, **(head.get("stream_options") or {})}
-            request |= {"stream": True, "stream_options": told}
+            request["stream_options"] = {"include_usage": True, **(head.get("stream_options") or {})}
         else:
             request.pop("stream_options", None)  # the provider refuses it there
         return request
@@ -88,29 +61,25 @@ class ChatCompletions:
             raise ModelError("the model's answer has no message; ask for one choice, and not for a stream")
         return _answer(message, choice.get("finish_reason"), body.get("usage"), request_id_of(response))
 
-    def reader(self) -> CompletionReader:
+    def reader(self, response: Any) -> StreamReader | None:
         """What puts a stream together."""
-        return CompletionReader()
+        return CompletionReader(request_id_of(response)) if is_stream(response) else None
 
 
-def _answer(message: JSONObject, finish_reason: Any, usage: Any, request_id: str | None) -> Answer:
-    given = with_call_ids(scrubbed({"role": "assistant", **message}))
-    given["role"] = given["role"] or "assistant"
-    parsed = parse_message(given)
-    return Answer(
-        [parsed],
-        parsed.content or "",
-        scrubbed(str(finish_reason)) if finish_reason is not None else None,
-        usage_of(usage, "prompt", "completion"),
-        request_id,
+def _answer(message: JSONObject, finish_reason: object, usage: object, request_id: str | None) -> Answer:
+    return Answer.of_message(
+        message,
+        finish_reason=scrubbed(str(finish_reason)) if finish_reason is not None else None,
+        usage=usage_of(usage, "prompt", "completion"),
+        request_id=request_id,
     )
 
 
 class CompletionReader:
     """The reply of a stream, from its chunks."""
 
-    def __init__(self) -> None:
-        self.request_id: str | None = None
+    def __init__(self, request_id: str | None = None) -> None:
+        self.request_id = request_id
         self._message: JSONObject = {}
         self._finish_reason: str | None = None
         self._usage: Any = None
@@ -144,16 +113,14 @@ class CompletionReader:
 
     def part(self) -> Answer:
         """What has arrived of a reply that was cut off."""
+        text = text_in(self._message.get("content"))
+        rest = {
+            key: value for key, value in self._message.items() if value and key not in ("role", "content")
+        }
+        if isinstance(self._message.get("content"), list):
+            rest["content"] = self._message["content"]
         usage = usage_of(self._usage, "prompt", "completion")
-        message = scrubbed(self._message)
-        text = text_in(message.get("content"))
-        rest = {key: value for key, value in message.items() if value and key not in ("role", "content")}
-        if isinstance(message.get("content"), list):
-            rest["content"] = message["content"]
-        if not text and not rest:
-            return Answer(usage=usage, request_id=self.request_id)
-        stored = parse_partial({"role": "assistant", "content": text}, rest)
-        return Answer([stored], text, None, usage, self.request_id)
+        return Answer.part_of_message(text, rest, usage=usage, request_id=self.request_id)
 
 
 def _without_index(call: JSONObject) -> JSONObject:

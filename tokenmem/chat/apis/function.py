@@ -1,28 +1,27 @@
-"""A model that is a function: messages in, one message out. Any provider's client fits behind one."""
+"""A model that is a function: messages in, one message or its text out, whole or in pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tokenmem.chat.apis.completions import ChatCompletions
-from tokenmem.chat.apis.replies import Answer, plain, scrubbed, with_call_ids
+from tokenmem.callables import keyword_parameters
+from tokenmem.chat.apis.interface import ModelAPI, StreamReader
+from tokenmem.chat.apis.replies import Answer, is_stream, plain
 from tokenmem.errors import ModelError
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message
 from tokenmem.messages.values import JSONObject
 
 
-class Function(ChatCompletions):
-    """How a function is called and its answer read: it takes OpenAI chat messages and returns one, or a text.
+class Function(ModelAPI):
+    """How a function is called and its answer read: it takes OpenAI chat messages.
 
-    It is called with the messages alone, or, where the chat has tools or options, with these by name.
+    It returns a message, or its text, or yields the text in pieces. It is called with the messages alone, or,
+    where the chat has tools or options, with these by name.
     """
 
-    optional: Mapping[str, str] = {}
-    streams = False
-
-    def endpoint(self, client: Any) -> Any:
+    def endpoint(self, client: Any) -> Callable[..., Any]:
         """The function, called with what it needs to know."""
 
         def call(messages: list[JSONObject], **options: Any) -> Any:
@@ -30,10 +29,14 @@ class Function(ChatCompletions):
 
         return call
 
-    def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
-        """The function's arguments."""
-        request = super().request(head, sent, stream)
-        return {key: value for key, value in request.items() if key not in ("model", "prompt_cache_key")}
+    def accepted_options(self, client: Any) -> Collection[str] | None:
+        """The function's parameters behind the first, which is the messages."""
+        return keyword_parameters(client, but_first=1)
+
+    def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:  # noqa: ARG002
+        """The function's arguments, the same for streams: what it returns tells what it is."""
+        request = super().request(head, sent, stream=False)
+        return {name: value for name, value in request.items() if name != "model"}
 
     def read(self, response: Any) -> Answer:
         """The message that it returned.
@@ -49,11 +52,43 @@ class Function(ChatCompletions):
             raise ModelError(f"the model returned a {type(response).__name__}; return a message, or its text")
         if not {"role", "content", "tool_calls"} & body.keys():
             raise ModelError("the model returned a dict that is no message: it has neither role nor content")
-        message = parse_message(with_call_ids(scrubbed({"role": "assistant", **body})))
+        answer = Answer.of_message(body, finish_reason="stop")
+        (message,) = answer.messages
         if message.role != "assistant":
             raise ModelError(
                 f"the model returned a message of the role {message.role!r}; return an assistant's"
             )
-        return Answer(
-            [message], message.content or "", "tool_calls" if message.kind == "tool_call" else "stop"
-        )
+        return replace(answer, finish_reason="tool_calls") if message.kind == "tool_call" else answer
+
+    def reader(self, response: Any) -> StreamReader | None:
+        """What joins the pieces of a text."""
+        return _TextReader() if is_stream(response) else None
+
+
+class _TextReader:
+    """The text of a stream of strings."""
+
+    complete = True
+    """The end of the stream is the end of the text."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+
+    def feed(self, event: object) -> str:
+        """Take a piece of text in.
+
+        Raises:
+            ModelError: it is something else.
+        """
+        if not isinstance(event, str):
+            raise ModelError(f"the model yielded a {type(event).__name__}; yield strings")
+        self._pieces.append(event)
+        return event
+
+    def answer(self) -> Answer:
+        """The whole text."""
+        return Answer.of_message({"content": "".join(self._pieces)}, finish_reason="stop")
+
+    def part(self) -> Answer:
+        """What has been yielded."""
+        return Answer.part_of_message("".join(self._pieces))

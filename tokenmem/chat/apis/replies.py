@@ -5,16 +5,33 @@ from __future__ import annotations
 import copy
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, TypedDict
 
 from tokenmem.messages.calls import ToolCall, answered_ids, called_function, tool_calls
 from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import parse_message, parse_partial
 from tokenmem.messages.values import JSONObject, check_text
 
 _WHOLE = frozenset({"id", "type", "role", "name", "format"})
 """What a stream sends whole, some servers with every piece, or empty with every later one."""
+
+
+class Usage(TypedDict, total=False):
+    """What a provider bills, in tokens; None or no key for what it does not tell.
+
+    Attributes:
+        input_tokens: the whole prompt, what came from a cache included.
+        cached_tokens: how many of these came from a cache.
+        output_tokens: the reply, reasoning included.
+        reasoning_tokens: how many of these were spent on reasoning.
+    """
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +41,69 @@ class Answer:
     Attributes:
         messages: what to store, in order; empty where nothing has arrived.
         text: what it says.
-        finish_reason: why the model stopped; None while it has not.
-        usage: the provider's counts, by the names of `operations.end_call.Outcome`.
+        finish_reason: why the model stopped, in the provider's word; None while it has not.
+        usage: what the provider bills.
         request_id: the provider's id of the request.
     """
 
     messages: Sequence[Message] = ()
     text: str = ""
     finish_reason: str | None = None
-    usage: Mapping[str, int | None] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
     request_id: str | None = None
+
+    @classmethod
+    def of_message(
+        cls,
+        message: Mapping[str, Any],
+        *,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
+        request_id: str | None = None,
+    ) -> Self:
+        """A whole reply that is one message.
+
+        Args:
+            message: as Chat Completions has it: `content`, `tool_calls`, and whatever else is to be kept.
+                Characters that no database holds are replaced, and calls without an id are given one.
+            finish_reason: see Answer.
+            usage: see Answer.
+            request_id: see Answer.
+
+        Raises:
+            InvalidMessage: it cannot be stored.
+        """
+        given = with_call_ids(scrubbed({"role": "assistant", **message}))
+        parsed = parse_message({**given, "role": given["role"] or "assistant"})
+        return cls([parsed], parsed.content or "", finish_reason, _counts(usage), request_id)
+
+    @classmethod
+    def part_of_message(
+        cls,
+        text: str,
+        rest: Mapping[str, Any] | None = None,
+        *,
+        usage: Usage | None = None,
+        request_id: str | None = None,
+    ) -> Self:
+        """The part of a message that had arrived when it was cut off, with the mark that says so.
+
+        Args:
+            text: what it says so far.
+            rest: what else had arrived, such as the beginnings of tool calls: kept, and not sent again.
+            usage: see Answer.
+            request_id: see Answer.
+        """
+        text, kept = scrubbed(text), scrubbed(dict(rest or {}))
+        if not text and not kept:
+            return cls(usage=_counts(usage), request_id=request_id)
+        stored = parse_partial({"role": "assistant", "content": text}, kept)
+        return cls([stored], text, None, _counts(usage), request_id)
+
+
+def is_stream(response: object) -> bool:
+    """Whether a response comes in pieces."""
+    return isinstance(response, (Iterator, AsyncIterator))
 
 
 def plain(value: Any) -> Any:
@@ -54,7 +124,7 @@ def request_id_of(response: Any) -> str | None:
     return found if isinstance(found, str) and storable(found) else None
 
 
-def usage_of(usage: Any, given: str, told: str) -> dict[str, int | None]:
+def usage_of(usage: object, given: str, told: str) -> Usage:
     """The provider's counts, in tokens.
 
     Args:
@@ -71,12 +141,23 @@ def usage_of(usage: Any, given: str, told: str) -> dict[str, int | None]:
     }
 
 
-def _inside(usage: Mapping[str, Any], name: str, key: str) -> Any:
+def _counts(usage: Usage | None) -> Usage:
+    """The counts that can be stored."""
+    given = usage or {}
+    return {
+        "input_tokens": _count(given.get("input_tokens")),
+        "cached_tokens": _count(given.get("cached_tokens")),
+        "output_tokens": _count(given.get("output_tokens")),
+        "reasoning_tokens": _count(given.get("reasoning_tokens")),
+    }
+
+
+def _inside(usage: Mapping[str, object], name: str, key: str) -> object:
     details = usage.get(name)
     return details.get(key) if isinstance(details, Mapping) else None
 
 
-def _count(value: Any) -> int | None:
+def _count(value: object) -> int | None:
     """A whole number that an integer column holds."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 

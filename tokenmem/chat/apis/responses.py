@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tokenmem.chat.apis.replies import Answer, plain, request_id_of, scrubbed, usage_of
+from tokenmem.callables import is_wrapped, keyword_parameters
+from tokenmem.chat.apis.interface import ModelAPI, StreamReader
+from tokenmem.chat.apis.replies import Answer, is_stream, plain, request_id_of, scrubbed, usage_of
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.counting.model_rules import family_of
 from tokenmem.errors import InvalidMessage, ModelError
@@ -18,27 +20,26 @@ from tokenmem.messages.values import JSONObject
 _ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
 
-class Responses:
+class Responses(ModelAPI):
     """How a prompt is sent by the Responses API, and its reply read."""
 
     optional: Mapping[str, str] = {"prompt_cache_key": "prompt_cache_key", "include": "encrypted"}
-    """Parameters that some servers refuse, with what their refusal says; they are asked again without it."""
-
-    takes_plain = True
-    """Whether messages that are a role and a text alone can be sent as they are."""
-
-    streams = True
-    """Whether a reply can come in pieces."""
-
+    # Among them the state that is not in the database.
     reserved = frozenset(
         {"input", "instructions", "prompt", "model", "stream", "background", "tools"}
         | {"previous_response_id", "conversation"}
     )
-    """Parameters that the caller may not set: the state that they name is not in the database."""
+    takes_cache_key = True
 
-    def endpoint(self, client: Any) -> Any:
+    def endpoint(self, client: Any) -> Callable[..., Any]:
         """The method of the client that sends a request."""
-        return client.responses.create
+        create: Callable[..., Any] = client.responses.create
+        return create
+
+    def accepted_options(self, client: Any) -> Collection[str] | None:
+        """What that method takes, or any where the openai package's own is wrapped by somebody else."""
+        create = self.endpoint(client)
+        return None if is_wrapped(create, package="openai") else keyword_parameters(create)
 
     def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         """A window's messages as they can be sent."""
@@ -57,7 +58,7 @@ class Responses:
         return response_items(messages)
 
     def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:
-        """The parameters of a request; see ChatCompletions.request."""
+        """The parameters of a request; nothing of it is kept by the provider."""
         request = {"store": False, **head, "input": list(sent)}
         if family_of(str(head.get("model"))).reasoning and not request["store"]:
             request.setdefault("include", [_ENCRYPTED_REASONING])
@@ -73,9 +74,9 @@ class Responses:
         """
         return _answer(plain(response), request_id_of(response))
 
-    def reader(self) -> ResponseReader:
+    def reader(self, response: Any) -> StreamReader | None:
         """What puts a stream together."""
-        return ResponseReader()
+        return ResponseReader(request_id_of(response)) if is_stream(response) else None
 
 
 def _answer(body: Any, request_id: str | None) -> Answer:
@@ -123,8 +124,8 @@ _GROWING = {
 class ResponseReader:
     """The reply of a stream, from its events."""
 
-    def __init__(self) -> None:
-        self.request_id: str | None = None
+    def __init__(self, request_id: str | None = None) -> None:
+        self.request_id = request_id
         self._done: list[JSONObject] = []
         self._open: dict[Any, JSONObject] = {}
         self._texts: dict[Any, str] = {}
