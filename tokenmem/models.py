@@ -99,31 +99,18 @@ class Window:
         window.__dict__.update(others, _rows=rows)
         return window
 
-    @property
-    def rows(self) -> MessageRows | None:
-        """What the messages are made of; None where they were given as such."""
-        found: MessageRows | None = self.__dict__.get("_rows")
-        return found
-
-    def with_rows(self, rows: MessageRows) -> Self:
-        """The same window of other rows."""
-        window = object.__new__(type(self))
-        window.__dict__.update(self.__dict__, _rows=rows)
-        window.__dict__.pop("messages", None)
-        return window
-
     def to_openai(self) -> list[Any]:
         """The messages as OpenAI's chat API takes them: dicts, each equal to the one that was stored.
 
         To a type checker they are anything, as what a provider sends and takes is, so that they can be passed
         to any client.
         """
-        rows = self.rows
+        rows = rows_of(self)
         return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
 
     def plain(self) -> list[JSONObject] | None:
         """As `to_openai`, where each message is a role and a text alone and no reply is empty; else None."""
-        rows = self.rows
+        rows = rows_of(self)
         return rows.plain() if rows else None
 
     if not TYPE_CHECKING:
@@ -135,6 +122,18 @@ class Window:
             messages = tuple(self.__dict__["_rows"].messages())
             self.__dict__["messages"] = messages
             return messages
+
+
+def rows_of(window: Window) -> MessageRows | None:
+    """What a window's messages are made of; None where they were given as such."""
+    found: MessageRows | None = window.__dict__.get("_rows")
+    return found
+
+
+def with_rows(window: Window, rows: MessageRows) -> Window:
+    """A window with the same numbers, of other rows."""
+    others = {name: value for name, value in window.__dict__.items() if name not in ("_rows", "messages")}
+    return Window.of_rows(rows, **others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ class Chat(BaseChat[Store, "OpenAI"]):
     """A model that answers in the conversations of a store.
 
     A turn reads what is there, makes the prompt of it, and stores the user's message and the call if nothing
-    has changed meanwhile; the model is asked with no connection held; its reply is stored and ends the call. A call that fails or is cancelled
-    leaves the user's message, its record in `llm_calls`, and, when streaming, the part that had arrived.
+    has changed meanwhile; the model is asked with no connection held; its reply is stored and ends the call.
+    A call that fails or is cancelled leaves the user's message, its record in `llm_calls`, and, when
+    streaming, the part that had arrived.
 
     One chat serves all threads of a process.
 

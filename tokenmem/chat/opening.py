@@ -12,7 +12,7 @@ from tokenmem.edges import choose_start, newest_start, stepped_budget
 from tokenmem.errors import InvalidArgument, WindowTooSmall
 from tokenmem.messages.message import Message, plain_form
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Window
+from tokenmem.models import Window, rows_of, with_rows
 from tokenmem.operations.rows import StoredRows
 from tokenmem.operations.snapshot import Snapshot
 from tokenmem.operations.window import EMPTY, nothing_fits
@@ -71,11 +71,11 @@ class Opening:
 
 def stored_at(window: Window, moment: datetime) -> Window:
     """The window of a turn, with its new messages as stored at this moment."""
-    rows = window.rows
+    rows = rows_of(window)
     if not isinstance(rows, JoinedRows):
         return window
     new = tuple(replace(message, created_at=moment) for message in rows.new)
-    return window.with_rows(JoinedRows(rows.rows, new))
+    return with_rows(window, JoinedRows(rows.rows, new))
 
 
 class Candidates:
