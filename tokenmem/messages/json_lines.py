@@ -92,7 +92,7 @@ def render_line(line: ConversationLine) -> str:
 
 
 def render_pieces(line: ConversationLine, pages: Iterable[Sequence[Message]]) -> Iterator[str]:
-    """One line of JSON Lines in pieces: its messages come from `pages`, as they may be too many for memory."""
+    """One line of JSON Lines in pieces: its messages come from `pages`, which may be too many for memory."""
     record: JSONObject = {"id": line.id}
     named = {"owner": line.owner, "title": line.title, "token_counter": line.token_counter}
     record |= {key: value for key, value in named.items() if value is not None}
