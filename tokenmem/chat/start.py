@@ -169,7 +169,7 @@ class TurnStarter:
         Args:
             request: the request.
             found: the conversation as it was read.
-            anyway: whether changes of the messages that are there do not count; only another call does.
+            anyway: whether it does not count what has changed.
         """
         repeats = found is not None and found.key is not None
         counter = self._counter_of(found)
@@ -180,11 +180,13 @@ class TurnStarter:
         if found is not None:
             key = found.key
             dead = key.call_number if key is not None and key.unfinished else None
-            call = replace(call, repeats=repeats, dead_call=dead)
-            if anyway:
-                call = replace(call, last_call=found.last_call)
-            else:
-                call = replace(call, revision=found.revision)
+            call = replace(
+                call,
+                revision=None if anyway else found.revision,
+                repeats=repeats,
+                known_call=key.call_number if key is not None else None,
+                dead_call=dead,
+            )
         started = yield from self._write(pending, call, is_new=found is None)
         if started is None:
             return None
@@ -208,7 +210,7 @@ class TurnStarter:
             request.messages, counter, store, one_statement=len(request.messages) <= insert.MANY
         )
         if request.key is not None:
-            return (yield from self.start(replace(request, expected_position=None)))
+            return (yield from self._begin_what_is_stored(replace(request, expected_position=None)))
         asked = replace(request, messages=(), check=None, expected_position=None)
         found = yield from self._look(asked, stored=appended)
         if found is None:
@@ -220,6 +222,15 @@ class TurnStarter:
         if started is None:
             raise no_conversation(request.conversation_id, self.procedures.scope)
         return StartedTurn(started.number, opening, opening.window, counter)
+
+    def _begin_what_is_stored(self, request: TurnRequest) -> TurnProcedure[StartedTurn | FinishedCall]:
+        """Begin for what this request has just appended with its key, whatever stands behind it by now."""
+        found = yield from self._look(request)
+        if found is not None and found.key is not None and found.key.call_number is None:
+            started = yield from self._begin(request, found, anyway=True)
+            if started is not None:
+                return started
+        return (yield from self.start(request))  # another process has got the same request
 
     def open(
         self,

@@ -18,9 +18,7 @@ from tokenmem.operations.rows import NO_BOUND, OWNED
 from tokenmem.operations.window import LEAST_BEFORE, NEWEST, Loaded, loaded_of, take_fact_row
 
 # All of it in one statement, since each one is a round trip.
-_CONVERSATION = (
-    """{json_array}(c.newest_position, c.revision, c.last_call, c.token_counter, $newest_reply){as_text}"""
-)
+_CONVERSATION = """{json_array}(c.newest_position, c.revision, c.token_counter, $newest_reply){as_text}"""
 # Calls that overlap end in any order; more than a few do not.
 _NEWEST_REPLY = """(SELECT max(newest.reply_position) FROM (
         SELECT l.reply_position FROM {llm_calls} l WHERE l.conversation_id = :id
@@ -49,7 +47,7 @@ def _statement(end: str, *, with_newest_reply: bool) -> Statement:
     if not end:
         return Statement(f"""
 WITH c AS MATERIALIZED (
-    SELECT last_position AS newest_position, last_position, message_count, total_tokens, revision, last_call,
+    SELECT last_position AS newest_position, last_position, message_count, total_tokens, revision,
         token_counter, {LEAST_BEFORE}
     FROM {{conversations}} c WHERE id = :id AND {OWNED}
 ){newest}""")
@@ -57,7 +55,7 @@ WITH c AS MATERIALIZED (
 WITH k AS MATERIALIZED ({end}
 ), ends AS MATERIALIZED (
     SELECT c.last_position AS newest_position, COALESCE(k.last_position, c.last_position) AS last_position,
-        c.message_count, c.revision, c.last_call, c.token_counter,
+        c.message_count, c.revision, c.token_counter,
         CASE WHEN k.last_position IS NULL THEN c.total_tokens ELSE (
             SELECT m.tokens_before + m.token_count FROM {{messages}} m
             WHERE m.conversation_id = :id AND m.position <= k.last_position
@@ -111,7 +109,6 @@ class Snapshot:
         loaded: the messages among which a window may begin.
         last_position: the highest position ever given.
         revision: by which it is known whether anything has changed since.
-        last_call: the number of its newest call.
         token_counter: the name of the counter that it is counted by.
         newest_reply: where the newest reply begins; 0 where there is none, or it was not asked for.
         key: what an earlier request with the same idempotency key has left.
@@ -120,7 +117,6 @@ class Snapshot:
     loaded: Loaded
     last_position: int
     revision: int
-    last_call: int
     token_counter: str
     newest_reply: int
     key: KnownKey | None
@@ -163,14 +159,14 @@ def take(
     if not rows:
         return None
     facts = take_fact_row(rows)
-    last_position, revision, last_call, token_counter, newest_reply = load_json(facts[3])
+    last_position, revision, token_counter, newest_reply = load_json(facts[3])
     known = None if facts[4] is None else _known_key(load_json(facts[4]), total_tokens=facts[5])
     if facts[5] is None:  # nothing is left of what it should end with
         facts = (*facts[:5], 0, *facts[6:])
     asked = known or stored
     asked_from, new = (NO_BOUND, new) if asked is None else (asked.first_position, ())
     loaded = loaded_of(connection, scope, request, rows, facts, new, asked_from)
-    return Snapshot(loaded, last_position, revision, last_call, token_counter, newest_reply or 0, known)
+    return Snapshot(loaded, last_position, revision, token_counter, newest_reply or 0, known)
 
 
 def _known_key(facts: list[Any], *, total_tokens: int | None) -> KnownKey:

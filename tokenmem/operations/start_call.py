@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from tokenmem.database.statements import Scope
-from tokenmem.operations.append import UNIQUE_VIOLATION, PendingAppend, head_of, overtaken
+from tokenmem.operations.append import UNIQUE_VIOLATION, PendingAppend, head_of
 from tokenmem.operations.calls import DIED, UNFINISHED
 from tokenmem.operations.rows import OWNED
 from tokenmem.operations.together import RETURNING, Change, take_and_change
@@ -32,8 +32,9 @@ class PendingCall:
         prompt_digest: tells these instructions and tools from others; None where there are none.
         revision: the conversation's revision that the prompt was made of; None begins the call whatever has
             changed since.
-        last_call: the number of its newest call then; None begins the call whatever calls have begun since.
-        repeats: the request's key is known: what it has stored stays, and its newest call is this one.
+        repeats: the request's key is known: what it has stored stays, and its newest call is this one, unless
+            another process has begun one meanwhile.
+        known_call: the number of the key's newest call until now, or None.
         dead_call: the number of the key's call whose process has died, or None.
     """
 
@@ -45,8 +46,8 @@ class PendingCall:
     tools: str | None = None
     prompt_digest: str | None = None
     revision: int | None = None
-    last_call: int | None = None
     repeats: bool = False
+    known_call: int | None = None
     dead_call: int | None = None
 
 
@@ -80,9 +81,16 @@ UPDATE {{conversations}} AS c SET
     updated_at = {{now}}
 WHERE c.id = :id AND {OWNED}
     AND (CAST(:revision AS bigint) IS NULL OR c.revision = :revision)
-    AND (CAST(:last_call AS bigint) IS NULL OR c.last_call = :last_call)
 {RETURNING}
 """
+# PostgreSQL locks the key's row first: of two processes that repeat a request one begins its call.
+_OF_KEY = """SELECT 1 FROM {append_keys} WHERE conversation_id = :id AND key = :key
+        AND (call_number = :known_call OR (call_number IS NULL AND CAST(:known_call AS bigint) IS NULL))"""
+_KEY = f"key_row AS ({_OF_KEY} FOR UPDATE),"
+_TAKE_FOR_KEY = {
+    "postgresql": _TAKE_AS_READ.replace("RETURNING", "AND EXISTS (SELECT 1 FROM key_row) RETURNING"),
+    "sqlite": _TAKE_AS_READ.replace("RETURNING", f"AND EXISTS ({_OF_KEY}) RETURNING"),
+}
 _STORE_KEY = Change(
     "keyed",
     """
@@ -140,15 +148,15 @@ def start(
         is_new: whether there was no such conversation.
 
     Returns:
-        None where the conversation has changed since; nothing is stored then.
+        None where the conversation has changed since, or another process has begun to answer the same
+        request; nothing is stored then.
     """
     tokens = sum(pending.token_counts)
     keeps_key = pending.key is not None and not call.repeats
     parameters = head_of(pending, tokens) | {
-        # Two requests with one key must not both begin: the second one is to see that the first has.
-        "changes": int(bool(pending.messages) or pending.key is not None),
+        "changes": int(bool(pending.messages)),
         "revision": call.revision,
-        "last_call": call.last_call,
+        "known_call": call.known_call,
         "dead_call": call.dead_call,
         "died": DIED,
         "unfinished": UNFINISHED,
@@ -167,18 +175,22 @@ def start(
         *((_KEEP_PROMPT,) if call.prompt_digest is not None else ()),
         _RECORD_CALL,
     )
+    take = _TAKE_NEW if is_new else _TAKE_AS_READ
+    if call.repeats:
+        take = _TAKE_FOR_KEY[connection.dialect.name]
     try:
         taken = take_and_change(
             connection,
             scope,
-            _TAKE_NEW if is_new else _TAKE_AS_READ,
+            take,
             parameters,
             messages=pending.messages,
             token_counts=pending.token_counts,
             changes=changes,
+            guard=_KEY if call.repeats else "",
         )
     except IntegrityError as error:
         if not keeps_key or getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
             raise
-        raise overtaken(pending.conversation_id) from None
+        return None  # another process has stored the same key
     return None if taken is None else StartedCall(taken.last_call, taken.moment)
