@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -157,16 +154,10 @@ async def _windows(
 
 async def _appends_without_waiting(workshop: Workshop, results: Results, effort: Effort) -> None:
     """The same where no commit waits for the disk: what is left is the work itself."""
+    if not workshop.can_skip_waiting:
+        return
     results.progress("measuring appends that do not wait for the disk")
-    with ExitStack() as stack:
-        if workshop.engine == "postgresql":
-            database = stack.enter_context(workshop.database())
-            database.forget_commits()
-        elif os.access(memory := Path("/dev/shm"), os.W_OK):
-            directory = stack.enter_context(TemporaryDirectory(dir=memory))
-            database = stack.enter_context(workshop.database(Path(directory)))
-        else:
-            return
+    with workshop.without_waiting() as database:
         async with opened(database) as both:
             summaries = await compare(append_subjects(both), effort)
             results.record_cell("overhead", "append, no waiting", summaries, whole=True)

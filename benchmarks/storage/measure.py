@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.peers import peers_of
 from benchmarks.peers.interface import settled
@@ -32,7 +30,7 @@ async def run(workshop: Workshop, results: Results, *, chosen: list[str], conver
         seen.add(peer.storage)
         results.progress(f"measuring the size of {peer.storage}")
         with ExitStack() as stack:
-            database = _without_waiting(workshop, stack)
+            database = stack.enter_context(workshop.without_waiting())  # thousands of commits
             await peer.open(database)
             for conversation in range(conversations):
                 id_ = conversation_id(5_000_000 + conversation)
@@ -51,15 +49,3 @@ def size(database: Database) -> int:
         database.run("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
         return Path(database.address).stat().st_size
     return int(database.run("VACUUM", SIZE)[0][0])
-
-
-def _without_waiting(workshop: Workshop, stack: ExitStack) -> Database:
-    """A database whose commits do not wait for the disk: thousands of them are made here."""
-    if workshop.engine == "postgresql":
-        database = stack.enter_context(workshop.database())
-        name = database.address.rpartition("/")[2]
-        database.run(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
-        return database
-    memory = Path("/dev/shm")
-    directory = stack.enter_context(TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None))
-    return stack.enter_context(workshop.database(Path(directory)))

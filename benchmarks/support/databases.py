@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.support import postgres
 from tests.support.postgres import PostgresServer, driver_url
 
 ENGINES = ("sqlite", "postgresql")
+MEMORY = Path("/dev/shm")
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 # The tests' servers do without durability; these have PostgreSQL's own defaults.
@@ -109,6 +111,22 @@ class Workshop:
             yield created
         finally:
             self.remove(created)
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[Database]:
+        """A database whose commits do not wait for the disk; SQLite's file is in memory where one can be."""
+        if self._server:
+            with self.database() as created:
+                created.forget_commits()
+                yield created
+            return
+        place = MEMORY if self.can_skip_waiting else None
+        with tempfile.TemporaryDirectory(dir=place) as directory, self.database(Path(directory)) as created:
+            yield created
+
+    @property
+    def can_skip_waiting(self) -> bool:
+        return bool(self._server) or os.access(MEMORY, os.W_OK)
 
 
 @contextmanager
