@@ -46,7 +46,7 @@ def checked_name(value: Any, what: str) -> str:
 
 
 def optional_name(value: Any, what: str) -> str | None:
-    """The same, or None."""
+    """None, or a checked name. Raises as `checked_name` does."""
     return None if value is None else checked_name(value, what)
 
 
@@ -65,7 +65,7 @@ def checked_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST
 
 
 def optional_number(value: Any, what: str, *, least: int = 0) -> int | None:
-    """The same, or None."""
+    """None, or a checked number. Raises as `checked_number` does."""
     return None if value is None else checked_number(value, what, least=least)
 
 

@@ -69,7 +69,7 @@ class MessageRows(Protocol):
         """The messages as OpenAI's chat API takes them."""
 
     def plain(self) -> list[JSONObject] | None:
-        """The same where each is a role and a text alone; None where one is more, or says nothing."""
+        """The messages where each is a role and a text alone; None where one is more, or says nothing."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Window:
         return rows.to_openai() if rows else [message.to_openai() for message in self.messages]
 
     def plain(self) -> list[JSONObject] | None:
-        """As `to_openai`, where each message is a role and a text alone and no reply is empty; else None."""
+        """The messages as dicts where each is a role and a text alone and no reply is empty; else None."""
         rows = rows_of(self)
         return rows.plain() if rows else None
 

@@ -1,4 +1,4 @@
-"""What each public operation does, step by step, written once for sync and async.
+"""What each public method does, written once for sync and async.
 
 A procedure is a generator. It yields what has to be waited for, gets the answer sent in, and returns the
 result; it does no I/O. Store and AsyncStore run the same procedures, each in its own way.
@@ -75,7 +75,7 @@ class Procedures:
         return replace(self, scope=replace(self.scope, owner=self.owner_of(checked_name(owner, "owner"))))
 
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:
-        """See Store.upgrade. `own_file`: whether a SQLite file's journal is ours to choose."""
+        """Create or migrate the tables. `own_file`: whether a SQLite file's journal is ours to choose."""
         if own_file:
             yield from perform(Read(use_write_ahead_log))
         yield from with_retries(
@@ -94,7 +94,7 @@ class Procedures:
         title: str | None,
         metadata: JSONObject | None,
     ) -> Procedure[Appended]:
-        """See Store.append."""
+        """Check, count and store messages behind the conversation's last."""
         parsed = parse_messages(messages)
         key = optional_name(idempotency_key, "idempotency_key")
         checked_name(conversation_id, "conversation_id")
@@ -148,7 +148,7 @@ class Procedures:
         counter: str | TokenCounter | None,
         idempotency_key: str | None,
     ) -> Procedure[list[Appended | None]]:
-        """See Store.import_conversations."""
+        """Check, count and store whole conversations whose ids are new."""
         key = optional_name(idempotency_key, "idempotency_key")
         new = []
         if not isinstance(conversations, Iterable):
@@ -181,7 +181,7 @@ class Procedures:
     def window(
         self, conversation_id: str, token_limit: int, start_on: str, stride: int | None
     ) -> Procedure[Window]:
-        """See Store.window."""
+        """Read the newest messages that fit a limit."""
         return self.read(
             window.window,
             checked_name(conversation_id, "conversation_id"),
@@ -198,7 +198,7 @@ class Procedures:
         limit: int | None,
         newest_first: bool,
     ) -> Procedure[list[Message]]:
-        """See Store.messages."""
+        """Read a page of messages."""
         return self.read(
             read.messages,
             checked_name(conversation_id, "conversation_id"),
@@ -211,7 +211,7 @@ class Procedures:
     def calls(
         self, conversation_id: str, after: int | None, limit: int | None, newest_first: bool
     ) -> Procedure[list[LLMCall]]:
-        """See Store.calls."""
+        """Read a page of the conversation's model calls."""
         return self.read(
             calls.page,
             checked_name(conversation_id, "conversation_id"),
@@ -221,13 +221,13 @@ class Procedures:
         )
 
     def conversation(self, conversation_id: str) -> Procedure[Conversation]:
-        """See Store.conversation."""
+        """Read the conversation's own row."""
         return self.read(read_conversation, checked_name(conversation_id, "conversation_id"))
 
     def conversations(
         self, owner: str | None, after: str | None, limit: int | None
     ) -> Procedure[list[Conversation]]:
-        """See Store.conversations."""
+        """Read a page of conversations, in the order of their ids."""
         scoped = self if owner is None else self.for_owner(owner)
         return scoped.read(
             read.conversations, optional_name(after, "after"), optional_number(limit, "limit", least=1)
@@ -236,7 +236,7 @@ class Procedures:
     def update(
         self, conversation_id: str, title: str | None, metadata: JSONObject | None
     ) -> Procedure[Conversation]:
-        """See Store.update."""
+        """Set the conversation's title, its metadata, or both."""
         return self.write(
             change.update,
             checked_name(conversation_id, "conversation_id"),
@@ -247,7 +247,7 @@ class Procedures:
     def edit(
         self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
     ) -> Procedure[Message]:
-        """See Store.edit."""
+        """Check, count and store another message in the place of one."""
         parsed = parse_message(message)
         checked_name(conversation_id, "conversation_id")
         checked_number(position, "position", least=1)
@@ -261,7 +261,7 @@ class Procedures:
         return (yield from self.count_and_write([parsed], counting, store))
 
     def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
-        """See Store.delete_message."""
+        """Remove one message."""
         return self.write(
             change.delete_message,
             checked_name(conversation_id, "conversation_id"),
@@ -269,7 +269,7 @@ class Procedures:
         )
 
     def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
-        """See Store.truncate."""
+        """Remove the messages behind a position; the result is how many."""
         return self.write(
             change.truncate,
             checked_name(conversation_id, "conversation_id"),
@@ -277,7 +277,7 @@ class Procedures:
         )
 
     def fork(self, conversation_id: str, new_id: str, at: int | None) -> Procedure[Conversation]:
-        """See Store.fork."""
+        """Copy a conversation up to a position under a new id."""
         return self.write(
             change.fork,
             checked_name(conversation_id, "conversation_id"),
@@ -286,15 +286,15 @@ class Procedures:
         )
 
     def delete(self, conversation_id: str) -> Procedure[None]:
-        """See Store.delete."""
+        """Remove a conversation and all that belongs to it."""
         return self.write(change.delete, checked_name(conversation_id, "conversation_id"))
 
     def delete_owner(self, owner: str) -> Procedure[int]:
-        """See Store.delete_owner."""
+        """Remove all of an owner's conversations; the result is how many."""
         return self.for_owner(owner).write(change.delete_owner)
 
     def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
-        """See Store.purge."""
+        """Delete what is older than an age, some conversations a transaction."""
         checked_age(older_than)
         total, after = Purged(0, 0), ""
         while True:
@@ -307,7 +307,7 @@ class Procedures:
             after = batch.last_id
 
     def recount(self, conversation_id: str, counter: str | TokenCounter) -> Procedure[Conversation]:
-        """See Store.recount."""
+        """Count a conversation by another counter, page by page, then write all of it at once."""
         checked_name(conversation_id, "conversation_id")
         counting = resolve_counter(counter)
         counted: dict[int, CountedPage] = {}  # in order, by the position behind which each begins
@@ -322,7 +322,7 @@ class Procedures:
         return (yield from self.conversation(conversation_id))
 
     def verify(self) -> Procedure[list[Problem]]:
-        """See Store.verify."""
+        """Find every place where stored totals, counts and positions do not agree."""
         return self.read(verify.verify)
 
     def read(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:

@@ -148,7 +148,7 @@ class Candidates:
         return choose_start(messages, budgets, start_on, before=before)
 
     def _plain_start(self, budgets: Sequence[int]) -> int | None:
-        """As `choose_start` finds it where a window may begin anywhere; no message need be made."""
+        """Where the window begins where every message may begin one; no message need be made."""
         for budget in budgets:
             cost = sum(self.costs)
             for index, tokens in enumerate(self.costs):

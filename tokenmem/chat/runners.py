@@ -99,7 +99,7 @@ def _returned(invocation: Invocation) -> Any:
 
 
 class AsyncModelRunner:
-    """The same without blocking the event loop.
+    """Effects of one turn, without blocking the event loop.
 
     A transaction that has begun is never left half way: a cancellation waits until it has ended, and comes at
     the next effect that is not the database's, where the turn can still record it.

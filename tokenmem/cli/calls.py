@@ -52,7 +52,7 @@ STACKED_COLUMNS = [
     Column("ms\nfirst", number=True),
     Column("time\nmodel\nerror\nrequest", wide=True),
 ]
-"""The same, one above the other: a terminal is not as wide as seventeen columns."""
+"""The columns one above the other: a terminal is not as wide as seventeen columns."""
 
 
 def register(app: typer.Typer) -> None:

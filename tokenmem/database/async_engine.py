@@ -22,9 +22,12 @@ from tokenmem.errors import InvalidArgument
 
 
 def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine | AsyncEngine:
-    """The same for AsyncStore: an AsyncEngine for PostgreSQL.
+    """An engine of AsyncStore for the URL: an AsyncEngine for PostgreSQL; a given engine is used as it is.
 
     SQLite has no network to wait for: it gets a plain engine, which AsyncStore uses in worker threads.
+
+    Raises:
+        InvalidArgument: the URL is wrong, or the engine is a plain one for PostgreSQL.
     """
     if isinstance(url, AsyncEngine):
         check_dialect(url.sync_engine)
@@ -42,7 +45,7 @@ def open_async_engine(url: str | sa.URL | sa.Engine | AsyncEngine) -> sa.Engine 
 
 
 def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEngine:
-    """The same for AsyncStore."""
+    """The engine for single statements: a second one where the engine is ours, else the caller's own."""
     if not own:
         return engine
     return _async_postgresql_engine(engine.url, **SINGLE_STATEMENTS)

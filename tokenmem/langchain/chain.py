@@ -117,15 +117,18 @@ class ConversationChain:
         return text
 
     async def apredict(self, **inputs: Any) -> str:
-        """As `predict`, on either store; an llm that is not async runs in a thread."""
+        """The model's answer to `input=…`, on either store; an llm that is not async runs in a thread."""
         text: str = (await self.ainvoke(inputs))[self.output_key]
         return text
 
     def invoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
-        """As `predict`, with the inputs, the history that was loaded, and the answer.
+        """The inputs, the history that was loaded, and the model's answer, by name.
 
         Args:
             input: what the user says, or a dict that has it under the input key.
+
+        Raises:
+            What `predict` raises.
         """
         turn = _ChainTurn(self, self._inputs(input))
         callable_at_once(self.llm)
@@ -135,7 +138,7 @@ class ConversationChain:
             return turn.end(run(execution, runner))
 
     async def ainvoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
-        """As `invoke`, on either store; an llm that is not async runs in a thread."""
+        """What `invoke` returns, on either store; an llm that is not async runs in a thread."""
         turn = _ChainTurn(self, self._inputs(input))
         store, runs = await self.memory._async_runner()
         async with AsyncModelRunner(runs, turn.endpoint_async(self.llm), blocking=False) as runner:
@@ -210,7 +213,7 @@ class _ChainTurn(ModelAPI):
         return partial(ask, client)
 
     def endpoint_async(self, client: LLM) -> Callable[..., Any]:
-        """The same, to be awaited."""
+        """What asks the llm, to be awaited."""
         return partial(ask_async, client)
 
     def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:  # noqa: ARG002
@@ -258,7 +261,7 @@ class _ChainTurns(Turns):
         new: Sequence[Message],
         counter: TokenCounter,
     ) -> TurnProcedure[Opening]:
-        """As Chat's; where not even the pinned messages fit, the history is empty, as the memory's is."""
+        """Make the prompt; where not even the pinned messages fit, with an empty history, as the memory's is."""
         try:
             return (yield from super().open(request, found, new, counter))
         except WindowTooSmall as error:

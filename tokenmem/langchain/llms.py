@@ -23,7 +23,7 @@ class Invocable(Protocol):
 
 
 class AsyncInvocable(Protocol):
-    """The same, awaited."""
+    """A model as LangChain's are, awaited: `ainvoke` answers as `invoke` does."""
 
     async def ainvoke(self, prompt: Any, /, **options: Any) -> Any:
         """The answer to the prompt."""
@@ -74,7 +74,7 @@ def ask(llm: LLM, prompt: str, **options: Any) -> str:
 
 
 async def ask_async(llm: LLM, prompt: str, **options: Any) -> str:
-    """The same without blocking the event loop: `ainvoke` first, and what is not async runs in a thread.
+    """The model's answer, awaited: `ainvoke` goes first, and what is not async runs in a thread.
 
     Raises:
         InvalidMessage: the answer is no text.
@@ -191,13 +191,13 @@ class _OpenAIModel:
         return self._text(self._endpoint(self.client).create(**self._request(prompt, options)))
 
     async def ainvoke(self, prompt: str, **options: Any) -> str:
-        """The same, awaited. Where only a sync client was given, it is used in a thread."""
+        """The model's answer, awaited; where only a sync client was given, it is used in a thread."""
         if self._has_only_sync_client:
             return await asyncio.to_thread(self.invoke, prompt, **options)
         return self._text(await self._endpoint(self.async_client).create(**self._request(prompt, options)))
 
     def __call__(self, prompt: str, **options: Any) -> str:
-        """As `invoke`."""
+        """The model's answer: the object itself is a function of a prompt."""
         return self.invoke(prompt, **options)
 
     def __repr__(self) -> str:

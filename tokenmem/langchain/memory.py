@@ -142,7 +142,7 @@ class ConversationTokenBufferMemory:
         self,
         inputs: Mapping[str, Any] | None = None,  # noqa: ARG002 - LangChain's signature
     ) -> dict[str, Any]:
-        """As `load_memory_variables`, on either store."""
+        """The history under the memory key, on either store."""
         return {self.memory_key: self._form(await self.anewest())}
 
     def save_context(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
@@ -162,7 +162,7 @@ class ConversationTokenBufferMemory:
         self.sync_store().append(self.conversation_id, exchange, counter=self.counter)
 
     async def asave_context(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """As `save_context`, on either store."""
+        """Append one exchange, both messages or none, on either store."""
         if isinstance(self.store, AsyncStore):
             exchange = self.exchange(inputs, outputs)
             await self.store.append(self.conversation_id, exchange, counter=self.counter)
@@ -181,7 +181,7 @@ class ConversationTokenBufferMemory:
             store.delete(self.conversation_id)
 
     async def aclear(self) -> None:
-        """As `clear`, on either store."""
+        """Remove the conversation from the database, if it is there, on either store."""
         if isinstance(self.store, AsyncStore):
             with suppress(ConversationNotFound):
                 await self.store.delete(self.conversation_id)
@@ -197,7 +197,7 @@ class ConversationTokenBufferMemory:
         return []
 
     async def anewest(self) -> list[Message]:
-        """As `newest`, on either store."""
+        """The messages that fit the limit, in order, on either store."""
         if not isinstance(self.store, AsyncStore):
             return await asyncio.to_thread(self.newest)
         with suppress(ConversationNotFound, WindowTooSmall):

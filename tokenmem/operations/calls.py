@@ -16,7 +16,7 @@ UNFINISHED = "not ended: the call is running, or its process died"
 """What stands as the error of a call until it ends."""
 
 DIED = "not ended: its process died"
-"""The same when a repeated request has found it dead and calls again."""
+"""What stands as the error of a call that a repeated request has found dead, and replaced by its own."""
 
 LEASE = 15
 """Seconds after which a call whose process has not said that it runs counts as dead: three beats missed."""

@@ -73,7 +73,7 @@ class StoredRows:
         ]
 
     def plain(self) -> list[JSONObject] | None:
-        """The same where each is a role and a text alone; None where one is more, or says nothing."""
+        """The messages where each is a role and a text alone; None where one is more, or says nothing."""
         for _, role, kind, content, payload, _, _, _ in self.rows:
             if payload is not None or kind != "message" or (role == "assistant" and not content):
                 return None
@@ -120,7 +120,7 @@ def utc(moment: datetime | str) -> datetime:
 
 
 def no_conversation(conversation_id: str, scope: Scope) -> ConversationNotFound:
-    """The same words whether it is not there or another owner's: nobody learns of others' ids."""
+    """The error for one that is not there, or is another owner's: nobody learns of others' ids."""
     whose = "" if scope.owner is None else f" of owner {scope.owner!r}"
     return ConversationNotFound(
         f"no conversation {conversation_id!r}{whose}; check the id, or append to create it"
@@ -146,7 +146,11 @@ def read_conversation(connection: sa.Connection, scope: Scope, conversation_id: 
 
 
 def lock_conversation(connection: sa.Connection, scope: Scope, conversation_id: str) -> Conversation:
-    """The same, and nobody else changes the conversation until the transaction ends."""
+    """The conversation's row, locked: nobody else changes the conversation until the transaction ends.
+
+    Raises:
+        ConversationNotFound: there is none of this id, or it is another owner's.
+    """
     if connection.dialect.name == "postgresql":
         return _one(_LOCK, connection, scope, conversation_id)
     _LOCK_ON_SQLITE.run(connection, scope, {"id": conversation_id, "owner": scope.owner})

@@ -7,15 +7,13 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenmem.testing.delivery import HangUp, Pause, Step, steps_of_stream, steps_of_whole, whole
 from tokenmem.testing.exchange import error_body
+from tokenmem.testing.listener import Listener
 from tokenmem.testing.model import ENDPOINTS
 from tokenmem.testing.replies import Failure, JSONObject, RawReply
-
-if TYPE_CHECKING:
-    from tokenmem.testing.server import Listener
 
 _BUFFER = 65_536  # bytes
 _MODELS = ("gpt-3.5-turbo-instruct", "gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5-mini")

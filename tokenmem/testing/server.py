@@ -1,24 +1,15 @@
-"""The scripted server: its address, its threads, and its life."""
+"""The scripted server: its address, its script, and its life."""
 
 from __future__ import annotations
 
-import socket
-import socketserver
-import sys
-import threading
-import time
-import traceback
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from http.server import ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 
 from tokenmem.testing.handler import Handler
+from tokenmem.testing.listener import Listener
 from tokenmem.testing.model import ScriptedModel
 from tokenmem.testing.replies import Request, Script
 from tokenmem.testing.usage import Meter
-
-_PATIENCE = 5.0  # seconds for threads to end: only a script's own function can take that long
 
 
 class ModelServer:
@@ -84,7 +75,7 @@ class ModelServer:
         """Listen on a free port. Raises RuntimeError where it does already."""
         if self._listener is not None:
             raise RuntimeError("the server is running already")
-        self._listener = Listener(self._model)
+        self._listener = Listener(self._model, Handler)
         self._port = self._listener.server_port
         self._listener.run()
         return self
@@ -100,64 +91,3 @@ class ModelServer:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class Listener(ThreadingHTTPServer):
-    """The sockets and threads of a running server."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 1024  # connections: a test may open a thousand at once
-
-    def __init__(self, model: ScriptedModel) -> None:
-        self.model = model
-        self.closing = threading.Event()
-        self._connections: set[socket.socket] = set()
-        self._serving: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
-
-    def server_bind(self) -> None:
-        """Bind, without asking a name server what loopback is called."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-
-    def run(self) -> None:
-        """Accept connections from now on."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Accept no more, cut every connection, and wait for the threads."""
-        self.closing.set()
-        self.shutdown()
-        self.server_close()
-        with self._lock:
-            for connection in self._connections:
-                with suppress(OSError):  # the client has left
-                    connection.shutdown(socket.SHUT_RDWR)
-        until = time.monotonic() + _PATIENCE
-        for thread in {self._thread, *self._serving} - {threading.current_thread()}:
-            thread.join(max(0.0, until - time.monotonic()))
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own."""
-        thread = threading.Thread(
-            target=self.process_request_thread, args=(request, client_address), daemon=True
-        )
-        self._serving = [each for each in self._serving if each.is_alive()]
-        self._serving.append(thread)
-        with self._lock:
-            self._connections.add(request)
-        thread.start()
-
-    def shutdown_request(self, request: Any) -> None:
-        """Close a connection, which then is none of ours."""
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Clients leave as they like; any other error is a mistake of ours that a test must see."""
-        if not isinstance(sys.exception(), OSError):
-            self.model.note("server", traceback.format_exc())

@@ -73,7 +73,7 @@ def scripted_model(prompt: str) -> str:
 
 
 def scripted_tool_model(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The same model as an API with tools would have it: messages in, one message out."""
+    """A model as an API with tools has it, messages in and one message out: it looks up the timetable."""
     newest = messages[-1]
     if newest["role"] != "tool":
         arguments = {"origin": TOWN, "destination": "Trieste", "date": "2026-06-12"}
