@@ -1,4 +1,4 @@
-"""The compared libraries, each in a file of its own, which imports it."""
+"""How does tokenmem compare with other libraries? Each of them is in a file of its own, which imports it."""
 
 from __future__ import annotations
 

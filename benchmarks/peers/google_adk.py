@@ -10,10 +10,10 @@ from google.adk.sessions import DatabaseSessionService
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai.types import Content, Part
 
-from benchmarks.copying import CopiedTable, later
-from benchmarks.databases import Database
 from benchmarks.peers.interface import Peer, newest_that_fit
-from benchmarks.texts import Message
+from benchmarks.support.copying import CopiedTable, later
+from benchmarks.support.databases import Database
+from benchmarks.support.texts import Message
 
 APP = "benchmarks"
 USER = "user"

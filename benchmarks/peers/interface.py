@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
-from benchmarks.copying import CopiedTable
-from benchmarks.databases import ENGINES, Database
-from benchmarks.texts import Message
+from benchmarks.support.copying import CopiedTable
+from benchmarks.support.databases import ENGINES, Database
+from benchmarks.support.texts import Message
 
 BATCH = 100
 

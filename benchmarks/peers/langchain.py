@@ -13,10 +13,10 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, trim_m
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_postgres import PostgresChatMessageHistory
 
-from benchmarks.copying import CopiedTable
-from benchmarks.databases import Database
 from benchmarks.peers.interface import Peer
-from benchmarks.texts import Message
+from benchmarks.support.copying import CopiedTable
+from benchmarks.support.databases import Database
+from benchmarks.support.texts import Message
 
 HISTORIES = 2_000
 """Histories kept open: making one anew for each request, as the documentation does, would cost more."""

@@ -11,11 +11,11 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from benchmarks.copying import CopiedTable
-from benchmarks.databases import Database
 from benchmarks.peers.interface import Peer
 from benchmarks.peers.langchain import langchain_messages, trimmed
-from benchmarks.texts import Message
+from benchmarks.support.copying import CopiedTable
+from benchmarks.support.databases import Database
+from benchmarks.support.texts import Message
 
 
 class LangGraphSaver(Peer):

@@ -11,10 +11,10 @@ from llama_index.core.memory import Memory
 from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.copying import CopiedTable
-from benchmarks.databases import Database
 from benchmarks.peers.interface import Peer
-from benchmarks.texts import Message, exchange
+from benchmarks.support.copying import CopiedTable
+from benchmarks.support.databases import Database
+from benchmarks.support.texts import Message, exchange
 
 
 class LlamaIndexMemory(Peer):

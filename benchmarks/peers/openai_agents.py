@@ -10,10 +10,10 @@ from agents import SQLiteSession
 from agents.extensions.memory import SQLAlchemySession
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.copying import CopiedTable, later
-from benchmarks.databases import Database
 from benchmarks.peers.interface import Peer, newest_that_fit
-from benchmarks.texts import Message
+from benchmarks.support.copying import CopiedTable, later
+from benchmarks.support.databases import Database
+from benchmarks.support.texts import Message
 
 LIMITS = {4_000: 50, 128_000: 2_000}
 """Items for a budget of tokens: fewer than fit it (64 and 2,064 messages of 250 characters)."""

@@ -1,14 +1,14 @@
-"""tokenmem itself, in both colours."""
+"""tokenmem itself, sync and async."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from benchmarks.copying import CopiedTable
-from benchmarks.databases import Database
 from benchmarks.peers.interface import Peer
-from benchmarks.texts import Message
+from benchmarks.support.copying import CopiedTable
+from benchmarks.support.databases import Database
+from benchmarks.support.texts import Message
 from tokenmem import AsyncStore, Store
 
 

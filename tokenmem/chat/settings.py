@@ -198,7 +198,7 @@ def option_tokens(options: Mapping[str, Any], counter: TokenCounter) -> int:
     return sum(counter.count(Message.user(json.dumps(value, default=str))) for value in read)
 
 
-def _check_instructions(instructions: Any) -> None:
+def _check_instructions(instructions: object) -> None:
     if not isinstance(instructions, str):
         raise InvalidArgument(f"instructions is a {type(instructions).__name__}; pass a string or None")
     try:
@@ -207,7 +207,7 @@ def _check_instructions(instructions: Any) -> None:
         raise InvalidArgument(str(error)) from None
 
 
-def _checked_tools(tools: Any) -> list[JSONObject]:
+def _checked_tools(tools: object) -> list[JSONObject]:
     if tools is None:
         return []
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
@@ -223,7 +223,7 @@ def _checked_tools(tools: Any) -> list[JSONObject]:
     return described
 
 
-def _stride(stride: Any, window_limit: int) -> int | None:
+def _stride(stride: object, window_limit: int) -> int | None:
     if stride is None:
         return None
     if stride == "eighth":

@@ -176,17 +176,8 @@ class TurnStarter:
         new = () if repeats else request.messages
         opening = yield from self.open(request, found, new, counter)
         pending = self._pending(request, new, opening.token_counts, counter)
-        call = self._call(opening)
-        if found is not None:
-            key = found.key
-            dead = key.call_number if key is not None and key.unfinished else None
-            call = replace(
-                call,
-                revision=None if anyway else found.revision,
-                repeats=repeats,
-                known_call=key.call_number if key is not None else None,
-                dead_call=dead,
-            )
+        revision = None if anyway or found is None else found.revision
+        call = self._call(opening, revision, found.key if found is not None else None)
         started = yield from self._write(pending, call, is_new=found is None)
         if started is None:
             return None
@@ -352,7 +343,10 @@ class TurnStarter:
             expected_position=request.expected_position,
         )
 
-    def _call(self, opening: Opening) -> PendingCall:
+    def _call(
+        self, opening: Opening, revision: int | None = None, key: KnownKey | None = None
+    ) -> PendingCall:
+        """The call, which begins only if the conversation is still at this revision."""
         chosen, window = self.settings, opening.window
         return PendingCall(
             chosen.model,
@@ -362,6 +356,10 @@ class TurnStarter:
             chosen.instructions,
             chosen.tools_json,
             chosen.digest,
+            revision,
+            repeats=key is not None,
+            known_call=key.call_number if key is not None else None,
+            dead_call=key.call_number if key is not None and key.unfinished else None,
         )
 
     def _write(

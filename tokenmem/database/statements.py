@@ -14,7 +14,7 @@ from tokenmem.database import sqlalchemy_internals
 from tokenmem.database.schema import TABLES
 
 _PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
-_NAME = re.compile(r"\{([a-z_]+)\}")
+_WORD = re.compile(r"\{([a-z_]+)\}")
 
 _WORDS = {
     "postgresql": {
@@ -52,14 +52,40 @@ class Scope:
     owner: str | None = None
 
 
+_SHARED = {
+    "message_columns": """m.position, m.role, m.kind, m.content, m.payload{as_text},
+    m.token_count, m.pinned, m.created_at{in_utc}""",
+    "conversation_columns": """c.id, c.owner, c.title, c.metadata{as_text}, c.token_counter,
+    c.last_position, c.message_count, c.total_tokens, c.created_at{in_utc}, c.updated_at{in_utc}""",
+    "call_columns": """l.number, l.model, l.first_position, l.last_position, l.window_tokens, l.input_tokens,
+    l.cached_tokens, l.output_tokens, l.reasoning_tokens, l.reply_position, l.reply_messages, l.latency_ms,
+    l.first_token_ms, l.finish_reason, l.status, l.error, l.request_id, l.created_at{in_utc}""",
+    # In RETURNING SQLite takes no alias.
+    "returned_call_columns": """number, model, first_position, last_position, window_tokens, input_tokens,
+    cached_tokens, output_tokens, reasoning_tokens, reply_position, reply_messages, latency_ms,
+    first_token_ms, finish_reason, status, error, request_id, created_at{in_utc}""",
+    # With which every statement ends that takes a conversation's row.
+    "returning_taken": """RETURNING last_position AS taken_position, total_tokens AS taken_tokens,
+    last_call AS taken_call, updated_at AS taken_at""",
+    "owned": "(CAST(:owner AS text) IS NULL OR c.owner = :owner)",
+}
+
+
 @lru_cache(maxsize=1024)
 def render(text: str, dialect: str, schema: str | None) -> str:
-    """The text of a statement for one engine and schema."""
-    prefix = f"{schema}." if schema else ""
-    names = {name: prefix + name for name in TABLES} | _WORDS[dialect]
-    text = _NAME.sub(lambda match: names[match[1]], text)
+    """The text of a statement for one engine and schema, as its driver takes it."""
+    text = as_sql(text, dialect, schema)
     if dialect == "postgresql":
         text = _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%"))
+    return text
+
+
+def as_sql(text: str, dialect: str, schema: str | None) -> str:
+    """The text of a statement for one engine and schema, with `:name` for parameters, as psql has them."""
+    prefix = f"{schema}." if schema else ""
+    words = {name: prefix + name for name in TABLES} | _WORDS[dialect] | _SHARED
+    while _WORD.search(text):  # a word may stand in what another stands for
+        text = _WORD.sub(lambda match: words[match[1]], text)
     return text
 
 
@@ -77,12 +103,18 @@ class Statement:
 
     In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
     time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages;
-    `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike, and
-    `{json}` is the type of a JSON column.
+    `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
+    `{json}` is the type of a JSON column, `{json_array}` a function that makes a JSON list.
+    `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner.
+    `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.
+
+    Args:
+        text: the statement.
+        **pieces: what further words in it stand for.
     """
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, **pieces: str) -> None:
+        self.text = with_pieces(text, **pieces)
 
     def fetch(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> list[tuple[Any, ...]]:
         """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
@@ -137,6 +169,13 @@ class Statement:
             _give_up(connection, cursor, text, error)
             raise
         return cursor
+
+
+def with_pieces(text: str, **pieces: str) -> str:
+    """A statement's text with a piece of SQL in the place of each of these words."""
+    for name, piece in pieces.items():
+        text = text.replace(f"{{{name}}}", piece)
+    return text
 
 
 def commit(connection: sa.Connection) -> None:

@@ -45,15 +45,18 @@ def is_item_without_role(given: Mapping[str, object]) -> bool:
 
 def is_item(message: Message) -> bool:
     """Whether it is an item of the Responses API."""
-    payload = message.payload or {}
-    if is_item_without_role(payload):
-        return True
-    return message.kind == "message" and payload.get("type") in _WITH_A_ROLE
+    return item_type(message) is not None
 
 
 def item_type(message: Message) -> str | None:
     """The type of an item; None where it is none."""
-    return str((message.payload or {})["type"]) if is_item(message) else None
+    payload = message.payload
+    if payload is None:
+        return None
+    type_ = payload.get("type")
+    if is_item_without_role(payload) or (message.kind == "message" and type_ in _WITH_A_ROLE):
+        return str(type_)
+    return None
 
 
 def is_call_item(message: Message) -> bool:

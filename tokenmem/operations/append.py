@@ -10,14 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from tokenmem.database.driver_errors import WriteConflict
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
 from tokenmem.operations.rows import no_conversation
-from tokenmem.operations.together import RETURNING, Change, take_and_change
+from tokenmem.operations.together import Change, take_and_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,14 @@ UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so tha
 
 # The row of a new conversation, or the same row moved on. Without the row nothing is stored: its key is
 # known, it is another owner's, its counter is another, or it is not at the expected position.
-TAKE_ANY = f"""
-INSERT INTO {{conversations}} AS c
+TAKE_ANY = """
+INSERT INTO {conversations} AS c
     (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, updated_at)
-SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {{json}}),
+SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {json}),
     CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint),
-    {{now}}
+    {now}
 WHERE NOT EXISTS (
-    SELECT 1 FROM {{append_keys}} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
+    SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
 ON CONFLICT (id) DO UPDATE SET
     last_position = c.last_position + excluded.last_position,
     message_count = c.message_count + excluded.message_count,
@@ -79,30 +79,32 @@ ON CONFLICT (id) DO UPDATE SET
 WHERE c.token_counter = excluded.token_counter
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
-{RETURNING}
+{returning_taken}
 """
 # Past position 0 the conversation must be there: an INSERT would make a new one after a delete.
-TAKE_EXISTING = f"""
-UPDATE {{conversations}} AS c SET
+TAKE_EXISTING = """
+UPDATE {conversations} AS c SET
     last_position = c.last_position + :count,
     message_count = c.message_count + :count,
     total_tokens = c.total_tokens + :tokens,
     revision = c.revision + 1,
-    updated_at = {{now}}
+    updated_at = {now}
 WHERE c.id = :id AND c.token_counter = :token_counter
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND NOT EXISTS (
-        SELECT 1 FROM {{append_keys}} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
-{RETURNING}
+        SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
+    {condition}
+{returning_taken}
 """
-_TAKE = {take: Statement(take) for take in (TAKE_ANY, TAKE_EXISTING)}
+_TAKE_EXISTING = with_pieces(TAKE_EXISTING, condition="")
+_TAKE = {take: Statement(take) for take in (TAKE_ANY, _TAKE_EXISTING)}
 
 STORE_KEY = Change(
     "keyed",
     """
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
-SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest FROM taken
+SELECT :id, :key, taken_position - :count + 1, taken_position, :digest FROM taken
 """,
 )
 _STORE_KEY = Statement("""
@@ -147,7 +149,7 @@ def append(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> A
 def _take_and_store(
     connection: sa.Connection, scope: Scope, pending: PendingAppend, tokens: int
 ) -> tuple[int, int] | None:
-    take = TAKE_EXISTING if pending.expected_position or pending.must_exist else TAKE_ANY
+    take = _TAKE_EXISTING if pending.expected_position or pending.must_exist else TAKE_ANY
     head = head_of(pending, tokens)
     if connection.dialect.name == "postgresql" and len(pending.messages) > insert.MANY:
         return _take_and_copy(connection, scope, pending, take, head)

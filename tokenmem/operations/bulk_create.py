@@ -18,17 +18,17 @@ from tokenmem.operations.append import PendingAppend
 _TAKE = """
 INSERT INTO {conversations}
     (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
-SELECT $id, $owner, $title, CAST($metadata AS {json}), $token_counter, $count, $count, $tokens
-FROM $rows
+SELECT {id}, {owner}, {title}, CAST({metadata} AS {json}), {token_counter}, {count}, {count}, {tokens}
+FROM {rows}
 WHERE true ORDER BY 1
 ON CONFLICT (id) DO NOTHING
 RETURNING id
 """
 _STORE_KEYS = """
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
-SELECT $id, $key, 1, $count, $digest
-FROM $rows
-WHERE $key IS NOT NULL
+SELECT {id}, {key}, 1, {count}, {digest}
+FROM {rows}
+WHERE {key} IS NOT NULL
 """
 _COLUMNS = {
     "id": "text",
@@ -45,17 +45,16 @@ _COLUMNS = {
 
 def _from_json(text: str) -> dict[str, Statement]:
     """The statement for each engine; its rows come in one JSON text."""
-    postgresql, sqlite = text, text
-    for name in _COLUMNS:
-        postgresql = postgresql.replace(f"${name}", f"n.{name}")
-        sqlite = sqlite.replace(f"${name}", f"(n.value ->> '$.{name}')")
     typed = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
-    return {
-        "postgresql": Statement(
-            postgresql.replace("$rows", f"json_to_recordset(CAST(:rows AS json)) AS n ({typed})")
-        ),
-        "sqlite": Statement(sqlite.replace("$rows", "json_each(:rows) AS n")),
+    fields = {
+        "postgresql": {name: f"n.{name}" for name in _COLUMNS},
+        "sqlite": {name: f"(n.value ->> '$.{name}')" for name in _COLUMNS},
     }
+    rows = {
+        "postgresql": f"json_to_recordset(CAST(:rows AS json)) AS n ({typed})",
+        "sqlite": "json_each(:rows) AS n",
+    }
+    return {dialect: Statement(text, rows=rows[dialect], **fields[dialect]) for dialect in rows}
 
 
 _TAKES, _STORES_KEYS = _from_json(_TAKE), _from_json(_STORE_KEYS)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.models import LLMCall, Window
-from tokenmem.operations.rows import MESSAGE_COLUMNS, NO_BOUND, OWNED, messages_of, no_conversation, utc
+from tokenmem.operations.rows import NO_BOUND, messages_of, no_conversation, utc
 
 UNFINISHED = "not ended: the call is running, or its process died"
 """What stands as the error of a call until it ends."""
@@ -20,10 +20,6 @@ DIED = "not ended: its process died"
 
 LEASE = 15
 """Seconds after which a call whose process has not said that it runs counts as dead: three beats missed."""
-
-CALL_COLUMNS = """l.number, l.model, l.first_position, l.last_position, l.window_tokens, l.input_tokens,
-    l.cached_tokens, l.output_tokens, l.reasoning_tokens, l.reply_position, l.reply_messages, l.latency_ms,
-    l.first_token_ms, l.finish_reason, l.status, l.error, l.request_id, l.created_at{in_utc}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +32,22 @@ class FinishedCall:
 
 
 def call_of(conversation_id: str, columns: Any) -> LLMCall:
-    """A call from CALL_COLUMNS."""
+    """A call from `{call_columns}`."""
     values: list[Any] = [conversation_id, *columns]
     values[-1] = utc(values[-1])
     return LLMCall(*values)
 
 
-_BETWEEN = Statement(f"""
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
+_BETWEEN = Statement("""
+SELECT {message_columns} FROM {messages} m
 WHERE m.conversation_id = :id AND m.position BETWEEN :first AND :last ORDER BY m.position
 """)
 
-_SENT = Statement(f"""
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m {{by_pinned}}
+_SENT = Statement("""
+SELECT {message_columns} FROM {messages} m {by_pinned}
 WHERE m.conversation_id = :id AND m.pinned AND m.position < :first
 UNION ALL
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
+SELECT {message_columns} FROM {messages} m
 WHERE m.conversation_id = :id AND m.position BETWEEN :first AND :last ORDER BY 1
 """)
 
@@ -70,9 +66,9 @@ def reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[Wi
     return Window(tuple(sent), tokens, tokens, first, last, 0), reply
 
 
-_OF_NUMBER = Statement(f"""
-SELECT {CALL_COLUMNS} FROM {{conversations}} c JOIN {{llm_calls}} l ON l.conversation_id = c.id
-WHERE c.id = :id AND l.number = :number AND {OWNED}
+_OF_NUMBER = Statement("""
+SELECT {call_columns} FROM {conversations} c JOIN {llm_calls} l ON l.conversation_id = c.id
+WHERE c.id = :id AND l.number = :number AND {owned}
 """)
 
 
@@ -140,15 +136,15 @@ def beat(connection: sa.Connection, scope: Scope, conversation_id: str, number: 
     _BEAT.run(connection, scope, {"id": conversation_id, "number": number})
 
 
-_PAGE = f"""
-SELECT {CALL_COLUMNS}, COALESCE(l.alive_at > {{ago}}, false)
-FROM {{conversations}} c LEFT JOIN (
-    SELECT * FROM {{llm_calls}} WHERE conversation_id = :id AND number > :after
-    ORDER BY number $order LIMIT :limit
+_PAGE = """
+SELECT {call_columns}, COALESCE(l.alive_at > {ago}, false)
+FROM {conversations} c LEFT JOIN (
+    SELECT * FROM {llm_calls} WHERE conversation_id = :id AND number > :after
+    ORDER BY number {order} LIMIT :limit
 ) l ON true
-WHERE c.id = :id AND {OWNED} ORDER BY l.number $order
+WHERE c.id = :id AND {owned} ORDER BY l.number {order}
 """
-_PAGES = {False: Statement(_PAGE.replace("$order", "ASC")), True: Statement(_PAGE.replace("$order", "DESC"))}
+_PAGES = {False: Statement(_PAGE, order="ASC"), True: Statement(_PAGE, order="DESC")}
 
 
 def page(

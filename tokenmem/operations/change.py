@@ -15,16 +15,14 @@ from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
-    MESSAGE_COLUMNS,
-    OWNED,
     lock_conversation,
     messages_of,
     read_conversation,
     values_of,
 )
 
-_AT = Statement(f"""
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE m.conversation_id = :id AND m.position = :position
+_AT = Statement("""
+SELECT {message_columns} FROM {messages} m WHERE m.conversation_id = :id AND m.position = :position
 """)
 _REPLACE = Statement("""
 UPDATE {messages} SET role = :role, kind = :kind, content = :content, payload = :payload,
@@ -133,13 +131,13 @@ def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, afte
     return removed
 
 
-_FORK = Statement(f"""
-INSERT INTO {{conversations}}
+_FORK = Statement("""
+INSERT INTO {conversations}
     (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
 SELECT CAST(:new_id AS text), c.owner, c.title, c.metadata, c.token_counter,
     CAST(:at AS bigint), count(m.position), COALESCE(max(m.tokens_before + m.token_count), 0)
-FROM {{conversations}} c LEFT JOIN {{messages}} m ON m.conversation_id = c.id AND m.position <= :at
-WHERE c.id = :id AND {OWNED}
+FROM {conversations} c LEFT JOIN {messages} m ON m.conversation_id = c.id AND m.position <= :at
+WHERE c.id = :id AND {owned}
 GROUP BY c.id
 ON CONFLICT (id) DO NOTHING
 """)

@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.models import LLMCall
 from tokenmem.operations import append
 from tokenmem.operations.append import CounterMismatch, PendingAppend
-from tokenmem.operations.calls import CALL_COLUMNS, call_of
+from tokenmem.operations.calls import call_of
 from tokenmem.operations.rows import no_conversation
 from tokenmem.operations.together import Change, take_and_change
 
@@ -37,33 +37,40 @@ _OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, 
     latency_ms = :latency_ms, first_token_ms = :first_token_ms, input_tokens = :input_tokens,
     cached_tokens = :cached_tokens, output_tokens = :output_tokens, reasoning_tokens = :reasoning_tokens,
     alive_at = NULL"""
-_END = Statement(f"""
-UPDATE {{llm_calls}} SET {_OUTCOME}
+_END = Statement(
+    """
+UPDATE {llm_calls} SET {outcome}
 WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
-RETURNING {CALL_COLUMNS.replace("l.", "")}
-""")
+RETURNING {returned_call_columns}
+""",
+    outcome=_OUTCOME,
+)
 # PostgreSQL takes the call's row first: if somebody has ended it, nothing is stored.
 _OPEN = """open AS (
     SELECT 1 FROM {llm_calls} WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
     FOR UPDATE
 ),"""
-_TAKE_IF_OPEN = append.TAKE_EXISTING.replace("RETURNING", "AND EXISTS (SELECT 1 FROM open) RETURNING")
+_TAKE_IF_OPEN = with_pieces(append.TAKE_EXISTING, condition="AND EXISTS (SELECT 1 FROM open)")
+_TAKE = with_pieces(append.TAKE_EXISTING, condition="")
 _END_WITH_REPLY = Change(
     "ended",
-    f"""
-UPDATE {{llm_calls}} AS l SET {_OUTCOME}, reply_position = taken.last_position - :count + 1,
-    reply_messages = :count
+    with_pieces(
+        """
+UPDATE {llm_calls} AS l SET {outcome}, reply_position = taken_position - :count + 1, reply_messages = :count
 FROM taken WHERE l.conversation_id = :id AND l.number = :number AND l.alive_at IS NOT NULL
+RETURNING {returned_call_columns}
 """,
-    answer=CALL_COLUMNS,
+        outcome=_OUTCOME,
+    ),
+    answers=True,
 )
 # A repeated request is answered where nothing stands behind its messages but parts of its own.
 _KEEP_PART = Change(
     "part_of_key",
     """
-UPDATE {append_keys} AS k SET last_part = taken.last_position
+UPDATE {append_keys} AS k SET last_part = taken_position
 FROM taken WHERE k.conversation_id = :id AND k.key = :part_of
-    AND COALESCE(k.last_part, k.last_position) = taken.last_position - :count
+    AND COALESCE(k.last_part, k.last_position) = taken_position - :count
 """,
 )
 _IS_OPEN = Statement("""
@@ -123,7 +130,7 @@ def end(
     taken = take_and_change(
         connection,
         scope,
-        _TAKE_IF_OPEN if is_postgresql else append.TAKE_EXISTING,
+        _TAKE_IF_OPEN if is_postgresql else _TAKE,
         parameters,
         messages=pending.messages,
         token_counts=pending.token_counts,

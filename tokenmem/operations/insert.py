@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import dump_json
 from tokenmem.operations.rows import payload_text, values_of
@@ -23,31 +23,32 @@ MANY = 200
 
 _COLUMNS = """conversation_id, position, role, kind, content, payload, token_count, tokens_before, pinned"""
 
-_FEW_ROWS = """(CAST(:role_$ AS text), CAST(:kind_$ AS text), CAST(:content_$ AS text),
-        CAST(:payload_$ AS text), CAST(:token_count_$ AS int), CAST(:tokens_before_$ AS bigint),
-        CAST(:pinned_$ AS boolean), $)"""
-_MORE_ROWS = """ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS (
+_INSERT = Statement("INSERT INTO {messages} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns=_COLUMNS)
+_INSERT_AT = Statement(
+    "INSERT INTO {messages} ({columns}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", columns=_COLUMNS
+)
+_COPY = Statement("COPY {messages} ({columns}) FROM STDIN", columns=_COLUMNS)
+
+_FROM_TAKEN = """
+    INSERT INTO {messages} ({columns}, created_at)
+    SELECT :id, taken_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
+        m.token_count, taken_tokens - :tokens + m.tokens_before, m.pinned, taken_at
+    FROM taken, {rows} AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
+"""
+_ROW = """(CAST(:role_{n} AS text), CAST(:kind_{n} AS text), CAST(:content_{n} AS text),
+        CAST(:payload_{n} AS text), CAST(:token_count_{n} AS int), CAST(:tokens_before_{n} AS bigint),
+        CAST(:pinned_{n} AS boolean), {n})"""
+_ROWS = """ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS (
         role text, kind text, content text, payload text, token_count int, tokens_before bigint,
         pinned boolean)) WITH ORDINALITY"""
-
-_INSERT = Statement(f"INSERT INTO {{messages}} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
-_INSERT_AT = Statement(
-    f"INSERT INTO {{messages}} ({_COLUMNS}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_COPY = Statement(f"COPY {{messages}} ({_COLUMNS}) FROM STDIN")
 
 
 def from_taken(count: int) -> str:
     """PostgreSQL's statement that stores so many messages, whose parameters are `values`; see `together`."""
-    rows = _MORE_ROWS
+    rows = _ROWS
     if count <= FEW:
-        rows = f"(VALUES {', '.join(_FEW_ROWS.replace('$', str(n)) for n in range(1, count + 1))})"
-    return f"""
-    INSERT INTO {{messages}} ({_COLUMNS}, created_at)
-    SELECT :id, taken.last_position - :count + m.number, m.role, m.kind, m.content, CAST(m.payload AS json),
-        m.token_count, taken.total_tokens - :tokens + m.tokens_before, m.pinned, taken.updated_at
-    FROM taken, {rows} AS m (role, kind, content, payload, token_count, tokens_before, pinned, number)
-"""
+        rows = f"(VALUES {', '.join(with_pieces(_ROW, n=str(n)) for n in range(1, count + 1))})"
+    return with_pieces(_FROM_TAKEN, columns=_COLUMNS, rows=rows)
 
 
 def values(messages: Sequence[Message], token_counts: Sequence[int]) -> dict[str, Any]:

@@ -13,16 +13,16 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationNotFound
 from tokenmem.models import Conversation, Purged
 from tokenmem.operations.change import delete
-from tokenmem.operations.rows import OWNED, lock_conversation, read_conversation
+from tokenmem.operations.rows import lock_conversation, read_conversation
 
 BATCH = 100
 """Conversations a transaction: short enough that appends to them hardly wait."""
 
 # A fork is younger than the messages in it.
-_AGED = Statement(f"""
-SELECT c.id FROM {{conversations}} c
-WHERE c.id > :after AND {OWNED} AND (c.created_at < {{ago}} OR {{ago}} > (
-    SELECT m.created_at FROM {{messages}} m WHERE m.conversation_id = c.id ORDER BY m.position LIMIT 1))
+_AGED = Statement("""
+SELECT c.id FROM {conversations} c
+WHERE c.id > :after AND {owned} AND (c.created_at < {ago} OR {ago} > (
+    SELECT m.created_at FROM {messages} m WHERE m.conversation_id = c.id ORDER BY m.position LIMIT 1))
 ORDER BY c.id LIMIT :limit
 """)
 # Timestamps order nothing: what goes is what lies before the first message that is young enough.

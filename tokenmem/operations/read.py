@@ -10,10 +10,7 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.models import Conversation
 from tokenmem.operations.rows import (
-    CONVERSATION_COLUMNS,
-    MESSAGE_COLUMNS,
     NO_BOUND,
-    OWNED,
     conversation_of,
     messages_of,
     no_conversation,
@@ -22,15 +19,15 @@ from tokenmem.operations.rows import (
 _POSITION = operator.attrgetter("position")
 
 # The limit stands beside the order, inside: behind the join all of the conversation would be read and sorted.
-_PAGE = f"""
-SELECT {MESSAGE_COLUMNS}
-FROM {{conversations}} c LEFT JOIN (
-    SELECT * FROM {{messages}} WHERE conversation_id = :id AND position > :after AND position < :before
-    ORDER BY position $order LIMIT :limit
+_PAGE = """
+SELECT {message_columns}
+FROM {conversations} c LEFT JOIN (
+    SELECT * FROM {messages} WHERE conversation_id = :id AND position > :after AND position < :before
+    ORDER BY position {order} LIMIT :limit
 ) m ON true
-WHERE c.id = :id AND {OWNED}
+WHERE c.id = :id AND {owned}
 """
-_PAGES = {False: Statement(_PAGE.replace("$order", "ASC")), True: Statement(_PAGE.replace("$order", "DESC"))}
+_PAGES = {False: Statement(_PAGE, order="ASC"), True: Statement(_PAGE, order="DESC")}
 
 
 def messages(
@@ -62,11 +59,11 @@ def messages(
     return found
 
 
-_ALL_CONVERSATIONS = Statement(f"""
-SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c WHERE c.id > :after ORDER BY c.id LIMIT :limit
+_ALL_CONVERSATIONS = Statement("""
+SELECT {conversation_columns} FROM {conversations} c WHERE c.id > :after ORDER BY c.id LIMIT :limit
 """)
-_CONVERSATIONS_OF_OWNER = Statement(f"""
-SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c
+_CONVERSATIONS_OF_OWNER = Statement("""
+SELECT {conversation_columns} FROM {conversations} c
 WHERE c.owner = :owner AND c.id > :after ORDER BY c.id LIMIT :limit
 """)
 

@@ -17,11 +17,10 @@ from tokenmem.operations.rows import lock_conversation, payload_text
 PAGE = 1000
 """Messages held in memory at a time."""
 
-_NUMBERS = "(position bigint, token_count int, tokens_before bigint)"
 _COUNT_MESSAGES = {
-    "postgresql": Statement(f"""
-UPDATE {{messages}} AS m SET token_count = n.token_count, tokens_before = n.tokens_before
-FROM json_to_recordset(CAST(:rows AS json)) AS n {_NUMBERS}
+    "postgresql": Statement("""
+UPDATE {messages} AS m SET token_count = n.token_count, tokens_before = n.tokens_before
+FROM json_to_recordset(CAST(:rows AS json)) AS n (position bigint, token_count int, tokens_before bigint)
 WHERE m.conversation_id = :id AND m.position = n.position
 """),
     # LIMIT: a table of its own, through which SQLite walks to look up each message; else, without statistics,

@@ -15,12 +15,6 @@ from tokenmem.messages.message import Message, MessageFields, provider_message
 from tokenmem.messages.values import JSONObject, dump_json, load_json
 from tokenmem.models import Conversation
 
-MESSAGE_COLUMNS = """m.position, m.role, m.kind, m.content, m.payload{as_text},
-    m.token_count, m.pinned, m.created_at{in_utc}"""
-CONVERSATION_COLUMNS = """c.id, c.owner, c.title, c.metadata{as_text}, c.token_counter,
-    c.last_position, c.message_count, c.total_tokens, c.created_at{in_utc}, c.updated_at{in_utc}"""
-OWNED = "(CAST(:owner AS text) IS NULL OR c.owner = :owner)"
-
 NO_BOUND = 2**62
 """Above every position, number and count of rows: the limit where there is none."""
 
@@ -29,7 +23,7 @@ _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
 
 def messages_of(rows: Sequence[Sequence[Any]]) -> list[Message]:
-    """Messages from MESSAGE_COLUMNS; a hot path, since a long window has thousands."""
+    """Messages from `{message_columns}`; a hot path, since a long window has thousands."""
     made: list[Any] = list(map(object.__new__, repeat(MessageFields, len(rows))))
     in_text, parse = rows and isinstance(rows[0][-1], str), datetime.fromisoformat
     for message, row in zip(made, rows, strict=True):
@@ -52,7 +46,7 @@ def messages_of(rows: Sequence[Sequence[Any]]) -> list[Message]:
 
 
 class StoredRows:
-    """Rows of MESSAGE_COLUMNS, in order, of which messages are made when they are needed."""
+    """Rows of `{message_columns}`, in order, of which messages are made when they are needed."""
 
     __slots__ = ("_made", "rows")
 
@@ -87,7 +81,7 @@ class StoredRows:
 
 
 def conversation_of(row: Sequence[Any]) -> Conversation:
-    """A conversation from CONVERSATION_COLUMNS."""
+    """A conversation from `{conversation_columns}`."""
     id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at = row
     return Conversation(
         id_,
@@ -133,16 +127,13 @@ def no_conversation(conversation_id: str, scope: Scope) -> ConversationNotFound:
     )
 
 
-_CONVERSATION = f"SELECT {CONVERSATION_COLUMNS} FROM {{conversations}} c WHERE c.id = :id AND {OWNED}"
+_CONVERSATION = "SELECT {conversation_columns} FROM {conversations} c WHERE c.id = :id AND {owned}"
 _READ = Statement(_CONVERSATION)
+_LOCK = Statement(_CONVERSATION + " FOR UPDATE")
 # On SQLite a write, though it changes nothing: a transaction that has only read could not be upgraded.
-_LOCK = {
-    "postgresql": Statement(_CONVERSATION + " FOR UPDATE"),
-    "sqlite": Statement(f"""
-UPDATE {{conversations}} AS c SET updated_at = updated_at WHERE c.id = :id AND {OWNED}
-RETURNING {CONVERSATION_COLUMNS.replace("c.", "")}
-"""),
-}
+_LOCK_ON_SQLITE = Statement(
+    "UPDATE {conversations} AS c SET updated_at = updated_at WHERE c.id = :id AND {owned}"
+)
 
 
 def read_conversation(connection: sa.Connection, scope: Scope, conversation_id: str) -> Conversation:
@@ -160,7 +151,10 @@ def lock_conversation(connection: sa.Connection, scope: Scope, conversation_id: 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
-    return _one(_LOCK[connection.dialect.name], connection, scope, conversation_id)
+    if connection.dialect.name == "postgresql":
+        return _one(_LOCK, connection, scope, conversation_id)
+    _LOCK_ON_SQLITE.run(connection, scope, {"id": conversation_id, "owner": scope.owner})
+    return _one(_READ, connection, scope, conversation_id)
 
 
 def _one(statement: Statement, connection: sa.Connection, scope: Scope, conversation_id: str) -> Conversation:

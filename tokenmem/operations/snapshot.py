@@ -9,16 +9,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import load_json
 from tokenmem.models import Appended
 from tokenmem.operations.calls import LEASE
-from tokenmem.operations.rows import NO_BOUND, OWNED
+from tokenmem.operations.rows import NO_BOUND
 from tokenmem.operations.window import LEAST_BEFORE, NEWEST, Loaded, loaded_of, take_fact_row
 
 # All of it in one statement, since each one is a round trip.
-_CONVERSATION = """{json_array}(c.newest_position, c.revision, c.token_counter, $newest_reply){as_text}"""
+_CONVERSATION = """{json_array}(c.newest_position, c.revision, c.token_counter, {newest_reply}){as_text}"""
 # Calls that overlap end in any order; more than a few do not.
 _NEWEST_REPLY = """(SELECT max(newest.reply_position) FROM (
         SELECT l.reply_position FROM {llm_calls} l WHERE l.conversation_id = :id
@@ -38,33 +38,38 @@ _AT_KEY = """
 _AT_POSITION = "SELECT CAST(:ends_at AS bigint) AS last_position"
 
 
-@lru_cache
-def _statement(end: str, *, with_newest_reply: bool) -> Statement:
-    """WINDOW with what a turn has to know; where `end` finds a row, up to its last position."""
-    newest_reply = _NEWEST_REPLY if with_newest_reply else "NULL"
-    newest = NEWEST.replace("$conversation", _CONVERSATION.replace("$newest_reply", newest_reply))
-    newest = newest.replace("$key", _KEY if end == _AT_KEY else "NULL")
-    if not end:
-        return Statement(f"""
+_AS_IT_IS = """
 WITH c AS MATERIALIZED (
     SELECT last_position AS newest_position, last_position, message_count, total_tokens, revision,
-        token_counter, {LEAST_BEFORE}
-    FROM {{conversations}} c WHERE id = :id AND {OWNED}
-){newest}""")
-    return Statement(f"""
+        token_counter, {least_before}
+    FROM {conversations} c WHERE id = :id AND {owned}
+){newest}"""
+_UP_TO = """
 WITH k AS MATERIALIZED ({end}
 ), ends AS MATERIALIZED (
     SELECT c.last_position AS newest_position, COALESCE(k.last_position, c.last_position) AS last_position,
         c.message_count, c.revision, c.token_counter,
         CASE WHEN k.last_position IS NULL THEN c.total_tokens ELSE (
-            SELECT m.tokens_before + m.token_count FROM {{messages}} m
+            SELECT m.tokens_before + m.token_count FROM {messages} m
             WHERE m.conversation_id = :id AND m.position <= k.last_position
             ORDER BY m.position DESC LIMIT 1
         ) END AS total_tokens
-    FROM {{conversations}} c LEFT JOIN k ON true WHERE c.id = :id AND {OWNED}
+    FROM {conversations} c LEFT JOIN k ON true WHERE c.id = :id AND {owned}
 ), c AS MATERIALIZED (
-    SELECT *, {LEAST_BEFORE} FROM ends
-){newest}""")
+    SELECT *, {least_before} FROM ends
+){newest}"""
+
+
+@lru_cache
+def _statement(end: str, *, with_newest_reply: bool) -> Statement:
+    """WINDOW with what a turn has to know; where `end` finds a row, up to its last position."""
+    newest_reply = _NEWEST_REPLY if with_newest_reply else "NULL"
+    newest = with_pieces(
+        NEWEST,
+        conversation=with_pieces(_CONVERSATION, newest_reply=newest_reply),
+        key=_KEY if end == _AT_KEY else "NULL",
+    )
+    return Statement(_UP_TO if end else _AS_IT_IS, end=end, newest=newest, least_before=LEAST_BEFORE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from tokenmem.database.statements import Scope
+from tokenmem.database.statements import Scope, with_pieces
 from tokenmem.operations.append import UNIQUE_VIOLATION, PendingAppend, head_of
 from tokenmem.operations.calls import DIED, UNFINISHED
-from tokenmem.operations.rows import OWNED
-from tokenmem.operations.together import RETURNING, Change, take_and_change
+from tokenmem.operations.together import Change, take_and_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,44 +63,46 @@ class StartedCall:
     moment: datetime
 
 
-_TAKE_NEW = f"""
-INSERT INTO {{conversations}}
+_TAKE_NEW = """
+INSERT INTO {conversations}
     (id, owner, token_counter, last_position, message_count, total_tokens, last_call)
 VALUES (:id, :owner, :token_counter, :count, :count, :tokens, 1)
 ON CONFLICT (id) DO NOTHING
-{RETURNING}
+{returning_taken}
 """
-_TAKE_AS_READ = f"""
-UPDATE {{conversations}} AS c SET
+_TAKE_AS_READ = """
+UPDATE {conversations} AS c SET
     last_position = c.last_position + :count,
     message_count = c.message_count + :count,
     total_tokens = c.total_tokens + :tokens,
     revision = c.revision + :changes,
     last_call = c.last_call + 1,
-    updated_at = {{now}}
-WHERE c.id = :id AND {OWNED}
+    updated_at = {now}
+WHERE c.id = :id AND {owned}
     AND (CAST(:revision AS bigint) IS NULL OR c.revision = :revision)
-{RETURNING}
+    {condition}
+{returning_taken}
 """
+_TAKE_UNCHANGED = with_pieces(_TAKE_AS_READ, condition="")
 # PostgreSQL locks the key's row first: of two processes that repeat a request one begins its call.
 _OF_KEY = """SELECT 1 FROM {append_keys} WHERE conversation_id = :id AND key = :key
         AND (call_number = :known_call OR (call_number IS NULL AND CAST(:known_call AS bigint) IS NULL))"""
 _KEY = f"key_row AS ({_OF_KEY} FOR UPDATE),"
 _TAKE_FOR_KEY = {
-    "postgresql": _TAKE_AS_READ.replace("RETURNING", "AND EXISTS (SELECT 1 FROM key_row) RETURNING"),
-    "sqlite": _TAKE_AS_READ.replace("RETURNING", f"AND EXISTS ({_OF_KEY}) RETURNING"),
+    "postgresql": with_pieces(_TAKE_AS_READ, condition="AND EXISTS (SELECT 1 FROM key_row)"),
+    "sqlite": with_pieces(_TAKE_AS_READ, condition=f"AND EXISTS ({_OF_KEY})"),
 }
 _STORE_KEY = Change(
     "keyed",
     """
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, call_number)
-SELECT :id, :key, taken.last_position - :count + 1, taken.last_position, :digest, taken.last_call FROM taken
+SELECT :id, :key, taken_position - :count + 1, taken_position, :digest, taken_call FROM taken
 """,
 )
 _SET_KEY = Change(
     "keyed",
     """
-UPDATE {append_keys} AS k SET call_number = taken.last_call
+UPDATE {append_keys} AS k SET call_number = taken_call
 FROM taken WHERE k.conversation_id = :id AND k.key = :key
 """,
 )
@@ -125,8 +126,8 @@ _RECORD_CALL = Change(
     """
 INSERT INTO {llm_calls} (conversation_id, number, model, first_position, last_position, window_tokens,
     status, error, prompt_digest, alive_at, created_at)
-SELECT :id, taken.last_call, :model, CAST(:first AS bigint), CAST(:last AS bigint), :window_tokens,
-    'cancelled', :unfinished, CAST(:prompt_digest AS text), taken.updated_at, taken.updated_at
+SELECT :id, taken_call, :model, CAST(:first AS bigint), CAST(:last AS bigint), :window_tokens,
+    'cancelled', :unfinished, CAST(:prompt_digest AS text), taken_at, taken_at
 FROM taken
 """,
 )
@@ -175,7 +176,7 @@ def start(
         *((_KEEP_PROMPT,) if call.prompt_digest is not None else ()),
         _RECORD_CALL,
     )
-    take = _TAKE_NEW if is_new else _TAKE_AS_READ
+    take = _TAKE_NEW if is_new else _TAKE_UNCHANGED
     if call.repeats:
         take = _TAKE_FOR_KEY[connection.dialect.name]
     try:

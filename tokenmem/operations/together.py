@@ -8,7 +8,6 @@ runs them one after the other inside the transaction.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,13 +21,8 @@ from tokenmem.messages.message import Message
 from tokenmem.operations import insert
 from tokenmem.operations.rows import utc
 
-RETURNING = "RETURNING last_position, total_tokens, last_call, updated_at"
-"""What every statement that takes a conversation's row ends with."""
-
-_ALIAS = re.compile(r"\b[a-z]\.")  # which SQLite does not take in RETURNING
-
-_GIVEN = """FROM (SELECT :taken_position AS last_position, :taken_call AS last_call,
-    :taken_at AS updated_at) AS taken"""
+_GIVEN = """FROM (SELECT :taken_position AS taken_position, :taken_call AS taken_call,
+    :taken_at AS taken_at) AS taken"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +32,12 @@ class Change:
     Attributes:
         name: what it is called inside the one statement.
         text: the statement.
-        answer: columns of the changed row that the caller wants, with the table's alias; none by default.
+        answers: whether it returns columns that the caller wants.
     """
 
     name: str
     text: str
-    answer: str = ""
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ def take_and_change(
     Args:
         connection: on SQLite in a transaction.
         scope: the schema and the owner.
-        take: the statement that takes the row; with `RETURNING`.
+        take: the statement that takes the row; it ends with `{returning_taken}`.
         parameters: of all of the statements; `:count` messages of `:tokens` tokens among them.
         messages: what to store.
         token_counts: what each of them costs, in tokens.
@@ -109,12 +103,11 @@ def take_and_change(
     request |= {"taken_position": last_position, "taken_call": last_call, "taken_at": moment}
     answer: tuple[Any, ...] = ()
     for change in changes:
-        text = change.text.replace("FROM taken", _GIVEN)
-        if change.answer:
-            text += f" RETURNING {_ALIAS.sub('', change.answer)}"
-            answer = next(iter(_statement(text).fetch(connection, scope, request)), ())
+        statement = _statement(change.text.replace("FROM taken", _GIVEN))
+        if change.answers:
+            answer = next(iter(statement.fetch(connection, scope, request)), ())
         else:
-            _statement(text).run(connection, scope, request)
+            statement.run(connection, scope, request)
     return _taken(last_position, total_tokens, last_call, moment, *answer)
 
 
@@ -137,11 +130,15 @@ def _as_one(take: str, count: int, changes: tuple[Change, ...], guard: str) -> S
         parts.append(f"stored AS ({insert.from_taken(count)})")
     columns, answers = "", ""
     for change in changes:
-        returning = f" RETURNING {change.answer}" if change.answer else ""
-        parts.append(f"{change.name} AS ({change.text}{returning})")
-        if change.answer:
+        parts.append(f"{change.name} AS ({change.text})")
+        if change.answers:
             columns += f", {change.name}.*"
             answers += f" LEFT JOIN {change.name} ON true"
-    return Statement(f"""WITH {guard} {", ".join(parts)}
-SELECT taken.last_position, taken.total_tokens, taken.last_call, taken.updated_at{{in_utc}}{columns}
-FROM taken{answers}""")
+    return Statement(
+        """WITH {guard} {parts}
+SELECT taken_position, taken_tokens, taken_call, taken_at{in_utc}{columns} FROM taken{answers}""",
+        guard=guard,
+        parts=", ".join(parts),
+        columns=columns,
+        answers=answers,
+    )

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.models import Problem
-from tokenmem.operations.rows import OWNED
 
 BATCH = 1000
 """Conversations that one statement looks at, at most."""
@@ -16,20 +15,20 @@ BATCH = 1000
 BATCH_MESSAGES = 200_000
 """Messages that one statement looks at, unless one conversation alone has more: some 50 MB in the server."""
 
-_NEXT = Statement(f"""
-SELECT c.id, c.message_count FROM {{conversations}} c
-WHERE c.id > :after AND {OWNED} ORDER BY c.id LIMIT :limit
+_NEXT = Statement("""
+SELECT c.id, c.message_count FROM {conversations} c
+WHERE c.id > :after AND {owned} ORDER BY c.id LIMIT :limit
 """)
 
 # The range is given for messages and conversations alike, so that both are read by their primary keys.
-_CHECK = f"""
+_CHECK = """
 WITH chosen AS MATERIALIZED (
-    SELECT * FROM {{conversations}} c
-    WHERE c.id > :after AND c.id <= :last AND {OWNED}
+    SELECT * FROM {conversations} c
+    WHERE c.id > :after AND c.id <= :last AND {owned}
 ), followed AS (
     SELECT m.conversation_id, m.position, m.token_count, m.tokens_before,
         lead(m.tokens_before) OVER (PARTITION BY m.conversation_id ORDER BY m.position) AS next_before
-    FROM {{messages}} m
+    FROM {messages} m
     WHERE m.conversation_id > :after AND m.conversation_id <= :last
         AND m.conversation_id IN (SELECT id FROM chosen)
 ), counted AS (
@@ -55,10 +54,10 @@ SELECT c.id, NULL, 'last_position', t.newest, c.last_position
 FROM chosen c JOIN counted t ON t.conversation_id = c.id WHERE c.last_position < t.newest
 UNION ALL
 SELECT m.conversation_id, NULL, 'messages without a conversation', 0, count(*)
-FROM {{messages}} m
+FROM {messages} m
 WHERE m.conversation_id > :after AND m.conversation_id <= :last
     AND CAST(:owner AS text) IS NULL
-    AND NOT EXISTS (SELECT 1 FROM {{conversations}} c WHERE c.id = m.conversation_id)
+    AND NOT EXISTS (SELECT 1 FROM {conversations} c WHERE c.id = m.conversation_id)
 GROUP BY m.conversation_id
 """
 # Behind the last conversation there is no upper bound; with an OR SQLite would see none in any range.

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.edges import (
     NOTHING,
     Before,
@@ -23,9 +23,7 @@ from tokenmem.messages.calls import call_ids
 from tokenmem.messages.message import Message
 from tokenmem.models import Window
 from tokenmem.operations.rows import (
-    MESSAGE_COLUMNS,
     NO_BOUND,
-    OWNED,
     StoredRows,
     messages_of,
     no_conversation,
@@ -39,41 +37,43 @@ from tokenmem.operations.rows import (
 # No ORDER BY: it would sort what comes in order anyway; for `loaded_of` to sort it again costs little.
 # One row, without a role, tells of the conversation itself; in every row that would make a quarter of the
 # cost of a long window.
-NEWEST = f"""
+NEWEST = """
 , last_that_does_not_fit AS MATERIALIZED (
-    SELECT e.position, e.kind FROM {{messages}} e
+    SELECT e.position, e.kind FROM {messages} e
     WHERE e.conversation_id = :id AND e.position <= (SELECT last_position FROM c)
         AND (e.tokens_before >= (SELECT least_before FROM c)) IS NOT TRUE
     ORDER BY e.position DESC LIMIT 1
 ), edge AS MATERIALIZED (
     SELECT COALESCE((SELECT position FROM last_that_does_not_fit), 0) AS position
 )
-SELECT c.message_count, NULL, (SELECT kind FROM last_that_does_not_fit), $conversation, $key,
+SELECT c.message_count, NULL, (SELECT kind FROM last_that_does_not_fit), {conversation}, {key},
     c.total_tokens, false, NULL
 FROM c
 UNION ALL
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
+SELECT {message_columns} FROM {messages} m
 WHERE m.conversation_id = :id
     AND m.position > (SELECT position FROM edge) AND m.position <= (SELECT last_position FROM c)
 UNION ALL
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m {{by_pinned}}
+SELECT {message_columns} FROM {messages} m {by_pinned}
 WHERE m.conversation_id = :id AND m.pinned AND m.position <= (SELECT position FROM edge)
 """
 LEAST_BEFORE = """CASE WHEN total_tokens > CAST(:limit AS bigint)
             THEN ((total_tokens - :limit + CAST(:stride AS bigint) - 1) / :stride) * :stride
             ELSE 0 END AS least_before"""
 WINDOW = Statement(
-    f"""
+    """
 WITH c AS MATERIALIZED (
-    SELECT last_position, message_count, total_tokens, {LEAST_BEFORE}
-    FROM {{conversations}} c WHERE id = :id AND {OWNED}
-){NEWEST.replace("$conversation", "NULL").replace("$key", "NULL")}"""
+    SELECT last_position, message_count, total_tokens, {least_before}
+    FROM {conversations} c WHERE id = :id AND {owned}
+){newest}""",
+    newest=with_pieces(NEWEST, conversation="NULL", key="NULL"),
+    least_before=LEAST_BEFORE,
 )
 
-_CALLS_BEFORE = Statement(f"""
-SELECT {MESSAGE_COLUMNS} FROM {{conversations}} c JOIN {{messages}} m ON m.conversation_id = c.id
-WHERE c.id = :id AND {OWNED} AND m.kind = 'tool_call'
-    AND m.position < :before AND m.position >= :before - :reach
+_CALLS_BEFORE = Statement("""
+SELECT {message_columns} FROM {conversations} c JOIN {messages} m ON m.conversation_id = c.id
+WHERE c.id = :id AND {owned} AND m.kind = 'tool_call'
+    AND m.position < :before AND m.position >= CAST(:before AS bigint) - :reach
 """)
 
 LOOK_BACK = 100

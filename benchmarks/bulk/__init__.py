@@ -1,0 +1,1 @@
+"""How fast are many messages stored, against the bare driver's fastest way?"""

@@ -1,0 +1,1 @@
+"""Is this checkout faster or slower than another commit?"""

@@ -1,0 +1,1 @@
+"""What does `import tokenmem` cost a process?"""

@@ -1,0 +1,1 @@
+"""What does tokenmem's Python cost on top of the same SQL on the bare driver?"""

@@ -1,0 +1,1 @@
+"""The pages in docs/ that are made from several questions' results."""

@@ -1,0 +1,1 @@
+"""What does it cost that many processes append to one conversation?"""

@@ -1,0 +1,1 @@
+"""How many bytes on disk does a message take above its text?"""

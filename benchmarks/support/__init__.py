@@ -1,0 +1,1 @@
+"""What the questions share: databases, messages to store, clocks, results."""

@@ -1,0 +1,53 @@
+"""Prints every statement as psql or sqlite3 takes it: `python -m tokenmem.operations [postgresql | sqlite]`.
+
+Parameters stay as `:name`; `\\set name value` in psql and `.parameter set :name value` in sqlite3 set them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+
+from tokenmem import operations
+from tokenmem.database.schema import DEFAULT_SCHEMA
+from tokenmem.database.statements import Statement, as_sql
+
+
+def statements(dialect: str) -> Iterator[tuple[str, str]]:
+    """Each statement's place in the code, `module.name`, and its text as this engine takes it."""
+    schema = DEFAULT_SCHEMA if dialect == "postgresql" else None
+    for found in iter_modules(operations.__path__):
+        if found.name == "__main__":
+            continue
+        module = import_module(f"{operations.__name__}.{found.name}")
+        for name, value in vars(module).items():
+            for label, statement in _named(name, value, dialect):
+                yield f"{found.name}.{label}", as_sql(statement.text, dialect, schema).strip()
+
+
+def _named(name: str, value: object, dialect: str) -> Iterator[tuple[str, Statement]]:
+    if isinstance(value, Statement):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, Statement) and (key == dialect or not isinstance(key, str)):
+                yield f"{name}[{key!r:.20}]", inner
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            if isinstance(inner, Statement):
+                yield f"{name}[{number}]", inner
+
+
+def main() -> None:
+    """Print them."""
+    dialect = sys.argv[1] if len(sys.argv) > 1 else "postgresql"
+    if dialect not in ("postgresql", "sqlite"):
+        raise SystemExit(f"{dialect!r} is no engine; name postgresql or sqlite")
+    for place, text in statements(dialect):
+        print(f"-- {place}\n{text};\n")
+
+
+if __name__ == "__main__":
+    main()
