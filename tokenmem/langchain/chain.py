@@ -261,7 +261,7 @@ class _ChainTurns(Turns):
         new: Sequence[Message],
         counter: TokenCounter,
     ) -> TurnProcedure[Opening]:
-        """Make the prompt, with an empty history where not even the pinned messages fit, as the memory has it."""
+        """Make the prompt; the history is empty where not even the pinned messages fit, as the memory is."""
         try:
             return (yield from super().open(request, found, new, counter))
         except WindowTooSmall as error:
