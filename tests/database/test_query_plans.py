@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from tests.support.postgres import PostgresServer, driver_url
 from tests.support.stores import Direct, Unit, statement_text, texts
 from tokenmem import Store
-from tokenmem.operations import append, insert, read, recount, verify
+from tokenmem.operations import append, read, recount, snapshot, start_call, together, verify, window
+from tokenmem.operations.insert import FEW, values
+from tokenmem.operations.start_call import PendingCall
 
 LONG = 100_000  # messages of 10 tokens each in the conversation "long"
 OTHERS = 200  # conversations of 100 messages beside it
@@ -43,7 +45,7 @@ def postgres_long(postgres_server: PostgresServer) -> Iterator[str]:
         with Store(url) as store:
             store.upgrade()
         sql = Direct(url)
-        for table in ("messages", "conversations", "append_keys"):
+        for table in ("messages", "conversations", "append_keys", "llm_calls"):
             sql.run(f"ALTER TABLE {{{table}}} SET (autovacuum_enabled = false)")
         sql.run(
             HEAD.replace("VALUES ('%s', 'unit', %d, %d, %d)", "")
@@ -58,6 +60,11 @@ def postgres_long(postgres_server: PostgresServer) -> Iterator[str]:
             "INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest) "
             f"SELECT 'long', 'key' || n, n, n, 'd' FROM generate_series(1, {LONG}) AS n"
         )
+        sql.run(
+            "INSERT INTO {llm_calls} (conversation_id, number, model, status, reply_position) "
+            f"SELECT 'long', n, 'm', 'ok', n FROM generate_series(1, {LONG // 2}) AS n"
+        )
+        sql.run(f"UPDATE {{conversations}} SET last_call = {LONG // 2} WHERE id = 'long'")
         sql.run("UPDATE {messages} SET pinned = true WHERE conversation_id = 'other1' AND position < 3")
         sql.close()
         yield url
@@ -68,7 +75,9 @@ def connection(request: pytest.FixtureRequest, postgres_long: str) -> Iterator[p
     with psycopg.connect(driver_url(postgres_long)) as opened:  # a transaction, which ends without a trace
         opened.execute("DELETE FROM pg_statistic WHERE starelid = 'tokenmem.messages'::regclass")
         if request.param == "analyzed":
-            opened.execute("ANALYZE tokenmem.messages, tokenmem.conversations, tokenmem.append_keys")
+            opened.execute(
+                "ANALYZE tokenmem.messages, tokenmem.conversations, tokenmem.append_keys, tokenmem.llm_calls"
+            )
         yield opened
         opened.rollback()
 
@@ -150,6 +159,9 @@ def generic_and_custom(
 
 
 TYPES = {
+    "key": "text",
+    "seconds": "float",
+    "ends_at": "bigint",
     "id": "text",
     "owner": "text",
     "limit": "bigint",
@@ -164,17 +176,57 @@ TYPES = {
 )
 def test_a_window_reads_its_own_rows(connection: psycopg.Connection[Any], changed: dict[str, Any]) -> None:
     parameters = WINDOW | changed
-    check(explain(connection, read.WINDOW, parameters), rows=22)
-    for plan in generic_and_custom(connection, read.WINDOW, parameters, TYPES):
+    check(explain(connection, window.WINDOW, parameters), rows=22)
+    for plan in generic_and_custom(connection, window.WINDOW, parameters, TYPES):
         check(plan, rows=22)
+
+
+SNAPSHOTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "as it is": ("", {}),
+    "a new key": (snapshot._AT_KEY, {"key": "new", "seconds": 15.0}),
+    "a known key": (snapshot._AT_KEY, {"key": f"key{LONG}", "seconds": 15.0}),
+    "a known key far back": (snapshot._AT_KEY, {"key": "key500", "seconds": 15.0}),
+    "what was appended": (snapshot._AT_POSITION, {"ends_at": LONG - 3}),
+}
+
+
+@pytest.mark.parametrize("with_newest_reply", [False, True])
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_what_a_turn_reads(connection: psycopg.Connection[Any], name: str, with_newest_reply: bool) -> None:
+    end, more = SNAPSHOTS[name]
+    parameters = WINDOW | more
+    statement = snapshot._statement(end, with_newest_reply=with_newest_reply)
+    check(explain(connection, statement, parameters), rows=22)
+    for plan in generic_and_custom(connection, statement, parameters, TYPES):
+        check(plan, rows=22)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_what_a_turn_writes(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, repeats: bool
+) -> None:
+    """The message, its key, and the call; or the call alone, of a known key."""
+    seen: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr(
+        together.Statement, "fetch", lambda self, _, __, parameters: seen.append((self, parameters)) or []
+    )
+    call = PendingCall("m", 1, 2, 3, "told", "[]", "digest", repeats=repeats, known_call=7, dead_call=7)
+    messages = [] if repeats else texts(10)
+    pending = append.PendingAppend("long", messages, [10] * len(messages), "unit", key="key7", digest="d")
+    dialect = type("Dialect", (), {"name": "postgresql"})
+    start_call.start(type("Connection", (), {"dialect": dialect})(), None, pending, call, is_new=False)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    ((statement, parameters),) = seen
+    connection.execute("DELETE FROM tokenmem.append_keys WHERE conversation_id = 'long' AND key = 'key7'")
+    check(explain(connection, statement, parameters), rows=2)
 
 
 def test_a_window_with_pinned_messages_far_back(connection: psycopg.Connection[Any]) -> None:
     connection.execute(
         "UPDATE tokenmem.messages SET pinned = true WHERE conversation_id = 'long' AND position IN (1, 50000)"
     )
-    check(explain(connection, read.WINDOW, WINDOW), rows=25)
-    for plan in generic_and_custom(connection, read.WINDOW, WINDOW, TYPES):
+    check(explain(connection, window.WINDOW, WINDOW), rows=25)
+    for plan in generic_and_custom(connection, window.WINDOW, WINDOW, TYPES):
         check(plan, rows=25)
 
 
@@ -197,9 +249,9 @@ def test_a_window_walks_in_a_small_table_of_long_messages(postgres_url: str, ana
         if analyzed:
             connection.execute("ANALYZE tokenmem.messages, tokenmem.conversations")
         parameters = {"id": "c5", "owner": None, "limit": 1000, "stride": 1}
-        check(explain(connection, read.WINDOW, parameters), rows=2)
+        check(explain(connection, window.WINDOW, parameters), rows=2)
         with connection.transaction():
-            for plan in generic_and_custom(connection, read.WINDOW, parameters, TYPES):
+            for plan in generic_and_custom(connection, window.WINDOW, parameters, TYPES):
                 check(plan, rows=2)
 
 
@@ -217,8 +269,8 @@ def test_a_page_of_messages_reads_its_own_rows(
         check(plan, rows=22)
 
 
-@pytest.mark.parametrize("count", [2, insert.FEW + 1])
-@pytest.mark.parametrize("take", [append.TAKE_ANY, append.TAKE_EXISTING])
+@pytest.mark.parametrize("count", [2, FEW + 1])
+@pytest.mark.parametrize("take", [append.TAKE_ANY, append._TAKE_EXISTING])
 def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], take: str, count: int) -> None:
     messages = texts(*[10] * count)
     head: dict[str, Any] = {
@@ -233,9 +285,9 @@ def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], ta
         "digest": "d",
         "expected": LONG,
     }
-    statement = insert.all_at_once(take, count)
+    statement = together._as_one(take, count, (append.STORE_KEY,), "")
     before = connection.execute("SELECT count(*) FROM tokenmem.messages").fetchone()
-    explained = explain(connection, statement, head | insert.values(messages, [10] * count))
+    explained = explain(connection, statement, head | values(messages, [10] * count))
     after = connection.execute("SELECT count(*) - %s FROM tokenmem.messages", [count]).fetchone()
     assert after == before
     check(explained, rows=2)
@@ -281,8 +333,13 @@ def sqlite_urls(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
 
 
 SQLITE_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "window": (read.WINDOW, WINDOW),
-    "stepped window": (read.WINDOW, WINDOW | {"stride": 50}),
+    "window": (window.WINDOW, WINDOW),
+    "stepped window": (window.WINDOW, WINDOW | {"stride": 50}),
+    "what a turn reads": (snapshot._statement("", with_newest_reply=True), WINDOW),
+    "what a repeated turn reads": (
+        snapshot._statement(snapshot._AT_KEY, with_newest_reply=False),
+        WINDOW | {"key": "none", "seconds": 15.0},
+    ),
     "oldest page": (
         read._PAGES[False],
         {"id": "long", "owner": None, "after": 0, "before": 2**62, "limit": 20},

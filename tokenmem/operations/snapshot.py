@@ -27,8 +27,9 @@ _KEY = """(SELECT {json_array}(k.first_position, k.last_position, k.digest, k.ca
         l.alive_at IS NOT NULL, l.alive_at > {ago}, l.status, l.reply_position,
         (SELECT count(*) FROM {messages} m WHERE m.conversation_id = :id
             AND m.position BETWEEN k.first_position AND k.last_position),
-        EXISTS (SELECT 1 FROM {messages} m WHERE m.conversation_id = :id
-            AND m.position > COALESCE(k.last_part, k.last_position))){as_text}
+        (SELECT m.position FROM {messages} m WHERE m.conversation_id = :id
+            AND m.position > COALESCE(k.last_part, k.last_position)
+            AND m.position <= (SELECT newest_position FROM c) ORDER BY m.position LIMIT 1)){as_text}
     FROM k LEFT JOIN {llm_calls} l ON l.conversation_id = :id AND l.number = k.call_number)"""
 
 
@@ -187,5 +188,5 @@ def _known_key(facts: list[Any], *, total_tokens: int | None) -> KnownKey:
         status,
         reply_position,
         complete,
-        bool(moved_on),
+        moved_on is not None,
     )
