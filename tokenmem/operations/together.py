@@ -48,15 +48,20 @@ class Taken:
         last_position: the position of the last of the new messages.
         total_tokens: the running total behind it.
         last_call: the number of the newest call of a model.
-        moment: when; the new messages have it as the time at which they were stored.
+        taken_at: when, as the driver tells it: the time at which the new messages are stored.
         answer: what the change that answers returned; None where it changed nothing, or none answers.
     """
 
     last_position: int
     total_tokens: int
     last_call: int
-    moment: datetime
+    taken_at: datetime | str
     answer: tuple[Any, ...] | None = None
+
+    @property
+    def moment(self) -> datetime:
+        """When, in UTC."""
+        return utc(self.taken_at)
 
 
 def take_and_change(
@@ -103,7 +108,7 @@ def take_and_change(
     request |= {"taken_position": last_position, "taken_call": last_call, "taken_at": moment}
     answer: tuple[Any, ...] = ()
     for change in changes:
-        statement = _statement(change.text.replace("FROM taken", _GIVEN))
+        statement = _with_taken_given(change.text)
         if change.answers:
             answer = next(iter(statement.fetch(connection, scope, request)), ())
         else:
@@ -114,13 +119,19 @@ def take_and_change(
 def _taken(
     last_position: int, total_tokens: int, last_call: int, moment: datetime | str, *answer: Any
 ) -> Taken:
-    found = answer if any(value is not None for value in answer) else None
-    return Taken(last_position, total_tokens, last_call, utc(moment), found)
+    found = answer if answer and any(value is not None for value in answer) else None
+    return Taken(last_position, total_tokens, last_call, moment, found)
 
 
 @lru_cache(maxsize=256)
 def _statement(text: str) -> Statement:
     return Statement(text)
+
+
+@lru_cache(maxsize=256)
+def _with_taken_given(text: str) -> Statement:
+    """A change's statement for SQLite, which is told what `taken` holds."""
+    return Statement(text.replace("FROM taken", _GIVEN))
 
 
 @lru_cache(maxsize=256)
