@@ -40,10 +40,7 @@ REASONS = (
   `synchronous_commit = off` the ratio is the other one.
 - *Bytes on PostgreSQL.* A conversation's id of 36 characters stands in every row and in the primary key, by
   which rows are found and conversations distributed; SQLAlchemySession numbers its rows and has the id in
-  one index. The key's index is 70 % full where conversations grow at the same time.
-- *A turn of Chat on PostgreSQL.* Its first transaction is five round trips: the beginning, append, window,
-  the call's row, the commit; by hand append and window are one each, without a transaction. What it buys: a
-  message that does not fit is not stored, and a call whose process dies is on record.""",
+  one index. The key's index is 70 % full where conversations grow at the same time.""",
 )
 
 HOW = (
