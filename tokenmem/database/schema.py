@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,7 +81,7 @@ def _text(name: str, comment: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable, comment=comment)
 
 
-def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[Any]:
+def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, timestamp(), nullable=nullable, comment=comment)
 
 
