@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tokenmem.errors import InvalidMessage
@@ -13,6 +14,9 @@ JSONValue = Any
 
 JSONObject = dict[str, Any]
 """A JSON object, whose values are such values."""
+
+JSONMapping = Mapping[str, Any]
+"""A JSON object that is only read, whatever mapping it is."""
 
 MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
