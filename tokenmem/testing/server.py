@@ -18,6 +18,9 @@ from tokenmem.testing.model import ScriptedModel
 from tokenmem.testing.replies import Request, Script
 from tokenmem.testing.usage import Meter
 
+Connection = Any
+"""What `socketserver` hands over: here a socket, to a type checker it may be a datagram."""
+
 _PATIENCE = 5.0  # seconds for threads to end: only a script's own function can take that long
 
 
@@ -140,7 +143,7 @@ class Listener(ThreadingHTTPServer):
         for thread in {self._thread, *self._serving} - {threading.current_thread()}:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Connection, client_address: object) -> None:
         """Serve a connection in a thread of its own."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
@@ -151,13 +154,13 @@ class Listener(ThreadingHTTPServer):
             self._connections.add(request)
         thread.start()
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request: Connection) -> None:
         """Close a connection, which then is none of ours."""
         with self._lock:
             self._connections.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+    def handle_error(self, request: Connection, client_address: object) -> None:  # noqa: ARG002
         """Clients leave as they like; any other error is a mistake of ours that a test must see."""
         if not isinstance(sys.exception(), OSError):
             self.model.note("server", traceback.format_exc())
