@@ -98,7 +98,7 @@ def fork_safe(engine: sa.Engine) -> sa.Engine:
     return reset_after_fork(engine, lambda engine: engine.dispose(close=False))
 
 
-def _postgresql_engine(url: sa.URL, **options: Any) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, **options: str | None) -> sa.Engine:
     engine = sa.create_engine(url, poolclass=QueuePool, **(postgresql_arguments(url) | options))
     event.listen(engine, "handle_error", leave_demoted_server)
     return engine
