@@ -78,7 +78,7 @@ class Turns(TurnStarter):
             else:
                 answer = yield from _read_stream(response, reader, clock)
         except BaseException as error:
-            part = reader.part() if reader is not None else Answer()
+            part = _part_of(reader, error)
             if reader is not None:
                 yield Close(response)
             yield from self._record_failure(request, started, part, clock, error)
@@ -219,6 +219,17 @@ def _read_stream(response: Response, reader: StreamReader, clock: _Clock) -> Tur
             "the stream ended before the reply was complete; what had arrived is stored: ask again"
         )
     return reader.answer()
+
+
+def _part_of(reader: StreamReader | None, error: BaseException) -> Answer:
+    """What has arrived; nothing where a reader of the caller's own fails: the error itself goes on."""
+    if reader is None:
+        return Answer()
+    try:
+        return reader.part()
+    except Exception as second:
+        error.add_note(f"tokenmem could not store what had arrived: {type(second).__name__}: {second}")
+        return Answer()
 
 
 def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = None) -> Outcome:
