@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, get_args
+from typing import get_args
 
 from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage
@@ -25,7 +25,7 @@ LONGEST_AGE = timedelta(days=365_000)
 STARTS: tuple[str, ...] = get_args(StartOn)
 
 
-def checked_name(value: Any, what: str) -> str:
+def checked_name(value: object, what: str) -> str:
     """A text of 1 to 255 characters that both databases can hold.
 
     Raises:
@@ -45,12 +45,12 @@ def checked_name(value: Any, what: str) -> str:
     return value
 
 
-def optional_name(value: Any, what: str) -> str | None:
+def optional_name(value: object, what: str) -> str | None:
     """None, or a checked name. Raises as `checked_name` does."""
     return None if value is None else checked_name(value, what)
 
 
-def checked_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST_COUNT) -> int:
+def checked_number(value: object, what: str, *, least: int = 0, most: int = LARGEST_COUNT) -> int:
     """A whole number that is neither too small nor too large.
 
     Raises:
@@ -64,12 +64,12 @@ def checked_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST
     return value
 
 
-def optional_number(value: Any, what: str, *, least: int = 0) -> int | None:
+def optional_number(value: object, what: str, *, least: int = 0) -> int | None:
     """None, or a checked number. Raises as `checked_number` does."""
     return None if value is None else checked_number(value, what, least=least)
 
 
-def optional_flag(value: Any, what: str) -> bool | None:
+def optional_flag(value: object, what: str) -> bool | None:
     """True, False or None.
 
     Raises:
@@ -80,7 +80,7 @@ def optional_flag(value: Any, what: str) -> bool | None:
     raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True, False or None")
 
 
-def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
+def checked_choice(value: object, what: str, choices: Sequence[str]) -> str:
     """One of the choices.
 
     Raises:
@@ -91,7 +91,7 @@ def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
     raise InvalidArgument(f"{what} is {value!r:.40}; use one of {', '.join(choices)}")
 
 
-def checked_age(value: Any) -> timedelta:
+def checked_age(value: object) -> timedelta:
     """How old: not negative, and not before the databases' calendars begin.
 
     Raises:
@@ -102,7 +102,7 @@ def checked_age(value: Any) -> timedelta:
     raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
 
 
-def checked_metadata(value: Any) -> JSONObject | None:
+def checked_metadata(value: object) -> JSONObject | None:
     """A JSON object or None.
 
     Raises:

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import Parameter
 from types import FunctionType, MethodType
-from typing import Any
 
 
 def is_async(call: Callable[..., object]) -> bool:
@@ -23,7 +22,7 @@ def is_left_unawaited(answer: object) -> bool:
     return only_async or inspect.isawaitable(answer)
 
 
-def keyword_parameters(function: Callable[..., Any], *, but_first: int = 0) -> frozenset[str] | None:
+def keyword_parameters(function: Callable[..., object], *, but_first: int = 0) -> frozenset[str] | None:
     """The names by which a function takes arguments; None where it takes any, or does not say.
 
     Args:
@@ -40,7 +39,7 @@ def keyword_parameters(function: Callable[..., Any], *, but_first: int = 0) -> f
     return frozenset(each.name for each in parameters[but_first:] if each.kind in by_name)
 
 
-def is_wrapped(function: Callable[..., Any], *, package: str) -> bool:
+def is_wrapped(function: Callable[..., object], *, package: str) -> bool:
     """Whether a package's function is wrapped by somebody else, who may take arguments of its own."""
     layer = function.__func__ if type(function) is MethodType else function
     while (inner := getattr(layer, "__wrapped__", None)) is not None:

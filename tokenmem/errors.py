@@ -22,7 +22,7 @@ conversation's messages, nor a password.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Self
 
 __all__ = [
     "ConversationNotFound",
@@ -80,7 +80,8 @@ class WindowTooSmall(TokenmemError):
         self.token_count = token_count
         self.token_limit = token_limit
 
-    def __reduce__(self) -> tuple[Any, ...]:  # an error must reach the parent of a worker process
+    # An error must reach the parent of a worker process.
+    def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
         given = {"position": self.position, "token_count": self.token_count, "token_limit": self.token_limit}
         return partial(type(self), self.conversation_id, **given, detail=self._detail), ()
 
@@ -103,7 +104,7 @@ class PositionConflict(TokenmemError):
         self.expected_position = expected_position
         self.last_position = last_position
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
         positions = {"expected_position": self.expected_position, "last_position": self.last_position}
         return partial(type(self), self.conversation_id, **positions), ()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from tokenmem.messages.calls import ToolCall
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import JSONObject
+from tokenmem.messages.values import JSONObject, JSONValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Window:
         window.__dict__.update(others, _rows=rows)
         return window
 
-    def to_openai(self) -> list[Any]:
+    def to_openai(self) -> list[JSONValue]:
         """The messages as OpenAI's chat API takes them: dicts, each equal to the one that was stored.
 
         To a type checker they are anything, as what a provider sends and takes is, so that they can be passed
@@ -115,7 +115,7 @@ class Window:
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> object:
             """Called for what is not there: messages that nobody has looked at yet."""
             if name != "messages" or "_rows" not in self.__dict__:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)

@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, overload
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
-from tokenmem.chat.apis.interface import ModelAPI
+from tokenmem.chat.apis.interface import Endpoint, ModelAPI
 from tokenmem.chat.clients import opened
 from tokenmem.chat.settings import API, Oversized, Stride, api_of, settings_of
 from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
+from tokenmem.execution.runners import AsyncBoundRunner, BoundRunner
 from tokenmem.store import Store
 
 S = TypeVar("S", Store, AsyncStore)
@@ -22,8 +23,8 @@ class BaseChat(Generic[S, OpenAIClient]):
     """A chat's store, client and settings; see Chat."""
 
     _is_async: ClassVar[bool]
-    _store_type: ClassVar[type[Any]]
-    _bound_type: ClassVar[type[Any]]
+    _store_type: ClassVar[type[Store] | type[AsyncStore]]
+    _bound_type: ClassVar[type[BoundRunner] | type[AsyncBoundRunner]]
 
     # Written twice because only an API of the caller's own knows what other clients there are.
     @overload
@@ -35,7 +36,7 @@ class BaseChat(Generic[S, OpenAIClient]):
         token_limit: int = ...,
         *,
         instructions: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
         api: API = ...,
         reserve: int = ...,
         stride: Stride = ...,
@@ -54,7 +55,7 @@ class BaseChat(Generic[S, OpenAIClient]):
         token_limit: int = ...,
         *,
         instructions: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
         api: ModelAPI,
         reserve: int = ...,
         stride: Stride = ...,
@@ -72,7 +73,7 @@ class BaseChat(Generic[S, OpenAIClient]):
         token_limit: int = 8000,
         *,
         instructions: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
         api: API | ModelAPI = "chat",
         reserve: int = 0,
         stride: Stride = "eighth",
@@ -125,6 +126,6 @@ class BaseChat(Generic[S, OpenAIClient]):
         return other
 
     @property
-    def _endpoint(self) -> Callable[..., Any]:
+    def _endpoint(self) -> Endpoint:
         """What sends a request to the model."""
         return self._turns.settings.api.endpoint(self._client)

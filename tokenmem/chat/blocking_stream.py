@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 _END = object()
 
@@ -21,7 +20,7 @@ class StreamInThreads:
         stream: is iterated by one thread at a time.
     """
 
-    def __init__(self, stream: Iterator[Any]) -> None:
+    def __init__(self, stream: Iterator[object]) -> None:
         self.stream = stream
         self._is_left = False
         self._in_use = threading.Lock()
@@ -29,7 +28,7 @@ class StreamInThreads:
     def __aiter__(self) -> StreamInThreads:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> object:
         """The next event."""
         event = await asyncio.to_thread(self._next)
         if event is _END:
@@ -41,7 +40,7 @@ class StreamInThreads:
         self._is_left = True
         await asyncio.to_thread(self._close)
 
-    def _next(self) -> Any:
+    def _next(self) -> object:
         with self._in_use:
             event = _END if self._is_left else next(self.stream, _END)
         if self._is_left:

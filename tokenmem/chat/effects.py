@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tokenmem.execution.effects import Effect, Work, Write
+from tokenmem.chat.apis.interface import Response
+from tokenmem.execution.effects import Effect, EffectAnswer, Work, Write
 from tokenmem.messages.values import JSONObject
 
 END = object()
@@ -31,14 +32,14 @@ class Ask:
 class Next:
     """The next event of a stream; END behind the last."""
 
-    stream: Any
+    stream: Response
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
     """Close a stream: nobody reads it to its end."""
 
-    stream: Any
+    stream: Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,10 @@ class KeepAlive:
 class Invocation:
     """One call of a function: `arguments` by name, or one text."""
 
-    function: Callable[..., Any]
-    arguments: Mapping[str, Any] | str
+    function: Callable[..., object]
+    arguments: Mapping[str, object] | str
 
-    def call(self) -> Any:
+    def call(self) -> object:
         """Call it."""
         if isinstance(self.arguments, str):
             return self.function(self.arguments)
@@ -81,5 +82,5 @@ TurnWork = Work | ModelEffect
 """What a chat's runner does."""
 
 T = TypeVar("T")
-TurnProcedure = Generator[Effect | ModelEffect, Any, T]
+TurnProcedure = Generator[Effect | ModelEffect, EffectAnswer, T]
 """A procedure that waits for a model, too."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
 
 from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.errors import InvalidArgument
@@ -31,7 +30,7 @@ class OptionCheck:
         client: the chat's client.
     """
 
-    def __init__(self, api: ModelAPI, client: Any) -> None:
+    def __init__(self, api: ModelAPI, client: object) -> None:
         self._api = api
         self._client = client
 

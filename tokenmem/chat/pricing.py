@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
+from tokenmem.chat.apis.interface import Sent
 from tokenmem.chat.prompt import no_result_for
 from tokenmem.chat.settings import Settings
 from tokenmem.counting.model_rules import difference, saved_by_instructions
@@ -27,7 +27,7 @@ class Prompt:
         token_count: what they cost by the model's bill, in tokens.
     """
 
-    sent: Sequence[Any]
+    sent: Sequence[Sent]
     token_count: int
 
 
@@ -67,7 +67,7 @@ def _whole(settings: Settings, window: Window, counter: str) -> Prompt:
     return Prompt(api.render(messages), tokens)
 
 
-def _saved(settings: Settings, first: Any) -> int:
+def _saved(settings: Settings, first: object) -> int:
     """What tools cost less because the window itself begins with instructions, in tokens."""
     if not isinstance(first, dict) or not isinstance(first.get("content"), str):
         return 0

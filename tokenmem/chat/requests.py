@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tokenmem.arguments import checked_name, optional_name, optional_number
 from tokenmem.messages.message import Message
@@ -38,7 +37,7 @@ class TurnRequest:
     messages: Sequence[Message] = ()
     key: str | None = None
     expected_position: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     stream: bool = False
     check: Check | None = None
     given: Sequence[Message] = ()

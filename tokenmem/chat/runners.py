@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from tokenmem.callables import is_async, is_left_unawaited
+from tokenmem.chat.apis.interface import Endpoint, Response
 from tokenmem.chat.blocking_stream import StreamInThreads
 from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause, TurnWork
 from tokenmem.chat.heartbeat import BEAT, Call, heart
@@ -29,7 +30,7 @@ class ModelRunner:
         endpoint: sends a request to the model.
     """
 
-    def __init__(self, store: Runner, endpoint: Callable[..., Any]) -> None:
+    def __init__(self, store: Runner, endpoint: Endpoint) -> None:
         self._store = store
         self._endpoint = endpoint
         self._beating: Call | None = None
@@ -53,14 +54,14 @@ class ModelRunner:
                 self.keep_alive(effect)
         return None
 
-    def ask(self, effect: Ask) -> Any:
+    def ask(self, effect: Ask) -> object:
         """Send a request to the model."""
         answer = self._endpoint(**effect.request)
         if is_left_unawaited(answer):
             raise InvalidArgument("the model can only be awaited; use AsyncChat")
         return answer
 
-    def next(self, effect: Next) -> Any:
+    def next(self, effect: Next) -> object:
         """The next event of a stream."""
         return next(effect.stream, END)
 
@@ -77,7 +78,7 @@ class ModelRunner:
         if effect.write is not None:
             self._beating = heart.start(self._store, effect.write)
 
-    def invoke(self, effect: Invoke) -> list[Any]:
+    def invoke(self, effect: Invoke) -> list[object]:
         """Call functions, one after the other."""
         return [_returned(invocation) for invocation in effect.invocations]
 
@@ -88,7 +89,7 @@ class ModelRunner:
             self._beating = None
 
 
-def _returned(invocation: Invocation) -> Any:
+def _returned(invocation: Invocation) -> object:
     try:
         answer = invocation.call()
     except Exception as error:
@@ -110,7 +111,7 @@ class AsyncModelRunner:
         blocking: whether that blocks, and needs a thread.
     """
 
-    def __init__(self, store: AsyncRunner, endpoint: Callable[..., Any], *, blocking: bool) -> None:
+    def __init__(self, store: AsyncRunner, endpoint: Endpoint, *, blocking: bool) -> None:
         self._store = store
         self._endpoint = endpoint
         self._blocking = blocking
@@ -150,7 +151,7 @@ class AsyncModelRunner:
             cancelled, self._cancelled = self._cancelled, None
             raise cancelled
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+    async def _to_its_end(self, work: Awaitable[T]) -> T:
         task = asyncio.ensure_future(work)
         while not task.done():
             try:
@@ -159,7 +160,7 @@ class AsyncModelRunner:
                 self._cancelled = cancelled
         return task.result()
 
-    async def ask(self, effect: Ask) -> Any:
+    async def ask(self, effect: Ask) -> object:
         """Send a request to the model."""
         self.raise_cancelled()
         if self._blocking:
@@ -168,7 +169,7 @@ class AsyncModelRunner:
             answer = self._endpoint(**effect.request)
         return await answer if inspect.isawaitable(answer) else answer
 
-    async def next(self, effect: Next) -> Any:
+    async def next(self, effect: Next) -> object:
         """The next event of a stream."""
         self.raise_cancelled()
         return await anext(self._awaitable(effect.stream), END)
@@ -181,10 +182,11 @@ class AsyncModelRunner:
             if callable(close):
                 await self._to_its_end(close())
 
-    def _awaitable(self, stream: Any) -> Any:
+    def _awaitable(self, stream: Response) -> AsyncIterator[object]:
         """A stream, or, where its events would block, the same in threads."""
         if hasattr(stream, "__anext__"):
-            return stream
+            events: AsyncIterator[object] = stream
+            return events
         if self._in_threads is None or self._in_threads.stream is not stream:
             self._in_threads = StreamInThreads(stream)
         return self._in_threads
@@ -206,7 +208,7 @@ class AsyncModelRunner:
         if self._beating is not None:
             self._beat_later(write)
 
-    async def invoke(self, effect: Invoke) -> list[Any]:
+    async def invoke(self, effect: Invoke) -> list[object]:
         """Call functions, all at once; those that would block in threads."""
         self.raise_cancelled()
         return list(await asyncio.gather(*map(_returned_async, effect.invocations)))
@@ -231,7 +233,7 @@ class AsyncModelRunner:
             self.raise_cancelled()
 
 
-async def _returned_async(invocation: Invocation) -> Any:
+async def _returned_async(invocation: Invocation) -> object:
     try:
         if is_async(invocation.function):
             answer = invocation.call()

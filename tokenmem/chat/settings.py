@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tokenmem.arguments import checked_choice, checked_name, checked_number
 from tokenmem.chat.apis.completions import ChatCompletions
@@ -89,14 +89,14 @@ def settings_of(
     model: str,
     token_limit: int,
     instructions: str | None,
-    tools: Sequence[Mapping[str, Any]] | None,
+    tools: Sequence[Mapping[str, object]] | None,
     api: ModelAPI,
     reserve: int,
     stride: Stride,
     start_on: str,
     oversized_results: str,
     prompt_cache_key: bool,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     store_counter: TokenCounter,
 ) -> Settings:
     """Check the arguments of a chat and count what is the same in every call.
@@ -189,7 +189,7 @@ def _takes_tools(api: ModelAPI, client: object) -> bool:
     return accepted is None or "tools" in accepted
 
 
-def option_tokens(options: Mapping[str, Any], counter: TokenCounter) -> int:
+def option_tokens(options: Mapping[str, object], counter: TokenCounter) -> int:
     """What the model reads of the options, in tokens: the schema of its reply, the tool that it has to call.
 
     The provider documents no price; their JSON text is taken for it.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from tokenmem.arguments import checked_choice, checked_number
 from tokenmem.chat.apis.replies import scrubbed
@@ -29,10 +29,10 @@ from tokenmem.messages.parsing import MessageLike, parse_messages
 from tokenmem.models import Reply
 from tokenmem.operations import calls
 
-Results = Mapping[str, Any] | Iterable[MessageLike]
+Results = Mapping[str, object] | Iterable[MessageLike]
 """Tool results: by the call's id, or as messages of the role tool."""
 
-Functions = Mapping[str, Callable[..., Any]]
+Functions = Mapping[str, Callable[..., object]]
 OnError = Literal["tell", "raise"]
 
 _SMALLEST_CUT = 32
@@ -65,7 +65,7 @@ def result_messages(results: Results) -> list[Message]:
     return parsed
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """What a function returned as the text that the model reads: a text itself, all else as JSON."""
     if isinstance(value, str):
         return value
@@ -211,7 +211,7 @@ def _key_of_round(key: str | None, number: int) -> str | None:
     return None if key is None else f"{hashlib.sha256(key.encode()).hexdigest()}:{number}"
 
 
-def _check_functions(functions: Any) -> None:
+def _check_functions(functions: object) -> None:
     if not isinstance(functions, Mapping):
         raise InvalidArgument(f"functions is a {type(functions).__name__}; pass a dict of functions by name")
     for name, function in functions.items():
@@ -243,7 +243,7 @@ def _result_texts(
     return [told[index] for index in range(len(tool_calls))]
 
 
-def _arguments(call: ToolCall) -> Mapping[str, Any] | str | None:
+def _arguments(call: ToolCall) -> Mapping[str, object] | str | None:
     """By name, a custom tool's one text, or None where they are no JSON object."""
     if call.custom:
         return call.arguments

@@ -12,9 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
 
-from tokenmem.chat.apis.interface import StreamReader
+from tokenmem.chat.apis.interface import Response, Sent, StreamReader
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
 from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause, TurnProcedure
 from tokenmem.chat.requests import TurnRequest
@@ -22,6 +21,7 @@ from tokenmem.chat.start import StartedTurn, TurnStarter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
 from tokenmem.execution.effects import Deliver, Write
 from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
 from tokenmem.operations import calls, end_call
 from tokenmem.operations.append import CounterMismatch, PendingAppend
@@ -69,7 +69,7 @@ class Turns(TurnStarter):
         yield KeepAlive(self.procedures.write_of(calls.beat, request.conversation_id, started.number))
         clock = _Clock()
         reader: StreamReader | None = None
-        response: Any = None
+        response: Response = None
         try:
             response = yield from self._ask(self._parameters(request, started.opening.prompt.sent))
             reader = self.settings.api.reader(response)
@@ -78,7 +78,7 @@ class Turns(TurnStarter):
             else:
                 answer = yield from _read_stream(response, reader, clock)
         except BaseException as error:
-            part = reader.part() if reader is not None else Answer()
+            part = _part_of(reader, error)
             if reader is not None:
                 yield Close(response)
             yield from self._record_failure(request, started, part, clock, error)
@@ -95,7 +95,7 @@ class Turns(TurnStarter):
             yield Deliver(reply.text)  # stored before: who leaves now has had all of it
         return reply
 
-    def _parameters(self, request: TurnRequest, sent: Sequence[Any]) -> dict[str, Any]:
+    def _parameters(self, request: TurnRequest, sent: Sequence[Sent]) -> JSONObject:
         """The parameters of the request to the model."""
         chosen = self.settings
         head = {**chosen.head, **request.options}
@@ -106,7 +106,7 @@ class Turns(TurnStarter):
         parameters = chosen.api.request(head, sent, request.stream)
         return {name: value for name, value in parameters.items() if name not in chosen.refused}
 
-    def _ask(self, parameters: dict[str, Any]) -> TurnProcedure[Any]:
+    def _ask(self, parameters: JSONObject) -> TurnProcedure[Response]:
         """The model's response; without a parameter that the server does not know, where it says so."""
         while True:
             try:
@@ -203,7 +203,7 @@ class Turns(TurnStarter):
         return (yield from self._replay(replace(request, stream=False), found))
 
 
-def _read_stream(response: Any, reader: StreamReader, clock: _Clock) -> TurnProcedure[Answer]:
+def _read_stream(response: Response, reader: StreamReader, clock: _Clock) -> TurnProcedure[Answer]:
     """Deliver a stream's text as it comes, and put its pieces together.
 
     Raises:
@@ -219,6 +219,17 @@ def _read_stream(response: Any, reader: StreamReader, clock: _Clock) -> TurnProc
             "the stream ended before the reply was complete; what had arrived is stored: ask again"
         )
     return reader.answer()
+
+
+def _part_of(reader: StreamReader | None, error: BaseException) -> Answer:
+    """What has arrived; nothing where a reader of the caller's own fails: the error itself goes on."""
+    if reader is None:
+        return Answer()
+    try:
+        return reader.part()
+    except Exception as second:
+        error.add_note(f"tokenmem could not store what had arrived: {type(second).__name__}: {second}")
+        return Answer()
 
 
 def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = None) -> Outcome:
@@ -258,7 +269,7 @@ def described(error: BaseException) -> str:
     return " ".join(told)
 
 
-def _refused(error: Exception, request: Mapping[str, Any], optional: Mapping[str, str]) -> str | None:
+def _refused(error: Exception, request: Mapping[str, object], optional: Mapping[str, str]) -> str | None:
     """The parameter that the server refuses, of those that it need not know."""
     if getattr(error, "status_code", None) not in (400, 422):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -99,7 +99,7 @@ def print_calls(calls: Sequence[LLMCall]) -> None:
         print_table(COLUMNS, (_row(call) for call in calls))
 
 
-def _row(call: LLMCall) -> list[Any]:
+def _row(call: LLMCall) -> list[object]:
     return [
         call.number,
         call.created_at,
@@ -121,7 +121,7 @@ def _row(call: LLMCall) -> list[Any]:
     ]
 
 
-def _stacked(call: LLMCall) -> list[Any]:
+def _stacked(call: LLMCall) -> list[object]:
     share = cached_share(call.cached_tokens, call.input_tokens)
     told = [each for each in (call.error, call.request_id) if each]
     return [
@@ -135,7 +135,7 @@ def _stacked(call: LLMCall) -> list[Any]:
     ]
 
 
-def _above(*cells: Any) -> str:
+def _above(*cells: object) -> str:
     """Cells one above the other; an empty one keeps its place."""
     return "\n".join(cell_text(cell) for cell in cells)
 

@@ -15,6 +15,9 @@ from typer.core import TyperGroup
 from tokenmem.cli.output import complain
 from tokenmem.errors import TokenmemError
 
+ClickContext = Any
+"""Where its class is to be imported from depends on Typer's version."""
+
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -35,7 +38,7 @@ class CommandGroup(TyperGroup):
         complete_var: str | None = None,
         standalone_mode: bool = True,  # noqa: ARG002 - we are always the whole program
         windows_expand_args: bool = True,
-        **extra: Any,
+        **extra: object,
     ) -> NoReturn:
         """Run and exit."""
         for stream in (sys.stdout, sys.stderr):
@@ -50,7 +53,7 @@ class CommandGroup(TyperGroup):
             status = _report(error)
         sys.exit(status or 0)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: ClickContext) -> object:
         """Run the command; what Typer would treat in its own way is treated here first."""
         try:
             return super().invoke(ctx)

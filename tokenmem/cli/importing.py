@@ -278,7 +278,7 @@ class _Source:
 @contextmanager
 def _opened(name: str) -> Iterator[_Source]:
     if name == _STANDARD_INPUT:
-        standard: Any = sys.stdin.buffer
+        standard: Any = sys.stdin.buffer  # which reads bytes, but is declared to be of no type that does
         outer = io.BufferedReader(standard)
         try:
             yield _Source("<stdin>", outer, _decompressed(outer), None)

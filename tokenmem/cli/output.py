@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def escape(text: str, *, keep: str = "") -> str:
     return _UNSAFE.sub(visible, text)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """One JSON document on stdout."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
     print(safe_json(text))
@@ -71,13 +71,13 @@ def safe_json(text: str) -> str:
     return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} in a result")
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
     """Rows under a line of headings."""
     if is_terminal():
         _print_rich_table(columns, rows)
@@ -87,7 +87,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Non
         print(*(escape(cell_text(cell, separators=False)) for cell in row), sep="\t")
 
 
-def _print_rich_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+def _print_rich_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -108,7 +108,7 @@ def _print_rich_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) 
     Console(highlight=False).print(table)
 
 
-def cell_text(cell: Any, *, separators: bool = True) -> str:
+def cell_text(cell: object, *, separators: bool = True) -> str:
     """A cell as text: thousands with commas for people, moments to the second, nothing for None."""
     if cell is None:
         return ""

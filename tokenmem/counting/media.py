@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
 
 CountText = Callable[[str], int]
 
@@ -34,14 +33,14 @@ _FILE_PAGE = 3_000
 _FILE_PAGE_BYTES = 50_000
 
 
-def _image_part(part: Mapping[str, Any], _: CountText) -> int:
+def _image_part(part: Mapping[str, object], _: CountText) -> int:
     is_low, size = image_of(part)
     if is_low:
         return _IMAGE_BASE
     return _IMAGE_MAXIMUM if size is None else image_tokens(*size)
 
 
-def image_of(part: Mapping[str, Any]) -> tuple[bool, tuple[int, int] | None]:
+def image_of(part: Mapping[str, object]) -> tuple[bool, tuple[int, int] | None]:
     """Whether the part asks for low detail, else the image's width and height in pixels where it tells."""
     image = part.get("image_url")
     url, detail = (image.get("url"), image.get("detail")) if isinstance(image, Mapping) else (image, None)
@@ -108,7 +107,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _audio_part(part: Mapping[str, Any], _: CountText) -> int | None:
+def _audio_part(part: Mapping[str, object], _: CountText) -> int | None:
     audio = part.get("input_audio")
     data = _decoded(audio.get("data")) if isinstance(audio, Mapping) else b""
     if not data:
@@ -119,7 +118,7 @@ def _audio_part(part: Mapping[str, Any], _: CountText) -> int | None:
     return math.ceil(len(data) * _AUDIO_PER_SECOND / rate)
 
 
-def _file_part(part: Mapping[str, Any], count_text: CountText) -> int:
+def _file_part(part: Mapping[str, object], count_text: CountText) -> int:
     file = part.get("file", part)
     data = _decoded(file.get("file_data")) if isinstance(file, Mapping) else b""
     if data and not data.startswith(b"%PDF"):
@@ -128,7 +127,7 @@ def _file_part(part: Mapping[str, Any], count_text: CountText) -> int:
     return _FILE_PAGE * (pages or 1 + len(data) // _FILE_PAGE_BYTES)
 
 
-def _decoded(source: Any, characters: int | None = None) -> bytes:
+def _decoded(source: object, characters: int | None = None) -> bytes:
     """The bytes of a base64 text or data: URL, of its first characters only if so asked; else b""."""
     if not isinstance(source, str) or source.startswith(("http:", "https:")):
         return b""

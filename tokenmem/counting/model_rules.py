@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TypeGuard
 
 from tokenmem.counting.counters import TiktokenCounter
 from tokenmem.counting.media import IMAGE_TILES, image_of, image_tiles
@@ -28,8 +28,10 @@ from tokenmem.counting.tool_schemas import rendered_functions
 from tokenmem.messages.items import is_item_without_role
 from tokenmem.messages.message import Message, is_role_and_content, provider_fields
 from tokenmem.messages.parsing import MessageLike, parse_messages
+from tokenmem.messages.values import JSONMapping, JSONValue
 
-Tool = Mapping[str, Any]
+Tool = JSONMapping
+"""A tool, or a call of one, in the form of either of OpenAI's APIs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +279,9 @@ def _calls_of(sent: Mapping[str, object]) -> list[object]:
 def _calls_correction(family: ModelFamily, calls: Sequence[object], *, has_text: bool) -> int:
     if family.channel and has_text:
         return _PER_TEXT_BEFORE_CALLS + family.channel
-    functions: list[Any] = [call.get("function", call) if isinstance(call, Mapping) else 0 for call in calls]
-    if not family.cheap_calls or has_text or not all(map(_is_function, functions)):
+    found = (call.get("function", call) if isinstance(call, Mapping) else 0 for call in calls)
+    functions = list(filter(_is_function, found))
+    if not family.cheap_calls or has_text or len(functions) < len(calls):
         return 0
     count_text = TiktokenCounter(family.encoding).count_text
     counted = sum(
@@ -298,7 +301,7 @@ def _parallel_arguments(functions: Sequence[Tool]) -> str:
     return f'{{"tool_uses":[{",".join(uses)}]}}'
 
 
-def _is_function(function: object) -> bool:
+def _is_function(function: object) -> TypeGuard[Tool]:
     return isinstance(function, Mapping) and all(
         isinstance(function.get(key), str) for key in ("name", "arguments")
     )
@@ -312,7 +315,7 @@ def _compact(arguments: str) -> str:
         return arguments
 
 
-def _parts_correction(family: ModelFamily, parts: Sequence[Any]) -> int:
+def _parts_correction(family: ModelFamily, parts: Sequence[JSONValue]) -> int:
     """Images by the family's formula, and neighbouring texts as one: they are billed without a border."""
     total = 0
     counter = TiktokenCounter(family.encoding)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 OPENING = "# Tools\n\n## functions\n\nnamespace functions {\n\n"
 CLOSING = "} // namespace functions"
@@ -31,12 +30,12 @@ _DEPTH = 50
 _TYPES_A_FUNCTION = 5_000
 
 
-def rendered_functions(functions: Sequence[Mapping[str, Any]]) -> str:
+def rendered_functions(functions: Sequence[Mapping[str, object]]) -> str:
     """The namespace with these functions, each a mapping with name, description and parameters."""
     return OPENING + "".join(map(_function, functions)) + CLOSING
 
 
-def _function(function: Mapping[str, Any]) -> str:
+def _function(function: Mapping[str, object]) -> str:
     name = _text(function.get("name"))
     comment = _comment(function.get("description"))
     parameters = function.get("parameters")
@@ -45,7 +44,7 @@ def _function(function: Mapping[str, Any]) -> str:
     return f"{comment}type {name} = (_: {_Schema(parameters).root()}) => any;\n\n"
 
 
-def _has_members(schema: Mapping[str, Any]) -> bool:
+def _has_members(schema: Mapping[str, object]) -> bool:
     """Whether the function takes anything; additionalProperties=true alone says nothing about what."""
     keys = ("properties", "$ref", "allOf", *_ALTERNATIVES)
     return any(schema.get(key) for key in keys) or isinstance(schema.get("additionalProperties"), Mapping)
@@ -54,7 +53,7 @@ def _has_members(schema: Mapping[str, Any]) -> bool:
 class _Schema:
     """One function's parameters on their way to text."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, object]) -> None:
         self._root = root
         self._types = 0
         self._open: list[str] = []  # the references that are being written out
@@ -62,18 +61,19 @@ class _Schema:
     def root(self) -> str:
         return self._type(self._root, 0)
 
-    def _type(self, schema: Any, depth: int) -> str:
+    def _type(self, schema: object, depth: int) -> str:
         self._types += 1
         if not isinstance(schema, Mapping) or depth > _DEPTH or self._types > _TYPES_A_FUNCTION:
             return _ANY
         text = self._bare_type(schema, depth)
         return f"{text} | null" if schema.get("nullable") is True else text
 
-    def _bare_type(self, schema: Mapping[str, Any], depth: int) -> str:
-        if isinstance(schema.get("$ref"), str):
-            return self._reference(schema["$ref"], depth)
-        if isinstance(schema.get("enum"), list) and schema["enum"]:
-            return " | ".join(map(_text_of_json, schema["enum"]))
+    def _bare_type(self, schema: Mapping[str, object], depth: int) -> str:
+        reference, values = schema.get("$ref"), schema.get("enum")
+        if isinstance(reference, str):
+            return self._reference(reference, depth)
+        if isinstance(values, list) and values:
+            return " | ".join(map(_text_of_json, values))
         if "const" in schema:
             return _text_of_json(schema["const"])
         for key, separator in (*((key, " | ") for key in _ALTERNATIVES), ("allOf", " & ")):
@@ -86,7 +86,7 @@ class _Schema:
             return " | ".join(self._named_type(each, schema, depth) for each in kind) or _ANY
         return self._named_type(kind, schema, depth)
 
-    def _named_type(self, kind: Any, schema: Mapping[str, Any], depth: int) -> str:
+    def _named_type(self, kind: object, schema: Mapping[str, object], depth: int) -> str:
         if kind == "object" or (kind is None and "properties" in schema):
             return self._object(schema, depth)
         if kind == "array" or (kind is None and "items" in schema):
@@ -94,7 +94,7 @@ class _Schema:
         return _TYPES.get(kind, kind) if isinstance(kind, str) and kind else _ANY
 
     def _reference(self, reference: str, depth: int) -> str:
-        found: Any = self._root
+        found: object = self._root
         for step in reference.removeprefix("#").split("/")[1:]:
             found = found.get(step) if isinstance(found, Mapping) else None
         if reference in self._open or found is None:
@@ -104,7 +104,7 @@ class _Schema:
         self._open.pop()
         return text
 
-    def _array(self, schema: Mapping[str, Any], depth: int) -> str:
+    def _array(self, schema: Mapping[str, object], depth: int) -> str:
         several = schema.get("prefixItems")
         if isinstance(several, list):
             return f"[{', '.join(self._type(item, depth + 1) for item in several)}]"
@@ -112,7 +112,7 @@ class _Schema:
         alternatives = " | " in item and not item.startswith("{")
         return f"({item})[]" if alternatives else f"{item}[]"
 
-    def _object(self, schema: Mapping[str, Any], depth: int) -> str:
+    def _object(self, schema: Mapping[str, object], depth: int) -> str:
         # What a bill says of the outermost title, recorded: one comment. A member's own stands above it.
         comments = _comments(schema) if depth == 0 or self._open else ""
         text = f"\n{comments}" if comments else ""
@@ -134,13 +134,13 @@ class _Schema:
         return "{" + text + "}" if members else "object"
 
 
-def _end(member: Any, *, is_last: bool, has_comment: bool) -> str:
+def _end(member: object, *, is_last: bool, has_comment: bool) -> str:
     if isinstance(member, Mapping) and "default" in member:
         return f", // default: {_text_of_json(member['default'])}\n"
     return ",\n" if has_comment or not is_last else ""
 
 
-def _comments(schema: Any) -> str:
+def _comments(schema: object) -> str:
     if not isinstance(schema, Mapping):
         return ""
     bounds = [f"{key}: {_text_of_json(schema[key])}" for key in _BOUNDS if schema.get(key) is not None]
@@ -156,17 +156,17 @@ def _comments(schema: Any) -> str:
     )
 
 
-def _comment(text: Any) -> str:
+def _comment(text: object) -> str:
     if not isinstance(text, str) or not text:
         return ""
     return "".join(f"// {line}\n" for line in text.split("\n"))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else _text_of_json(value)
 
 
-def _text_of_json(value: Any) -> str:
+def _text_of_json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):  # not JSON, or a value that contains itself

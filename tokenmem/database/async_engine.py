@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -51,7 +49,7 @@ def async_single_statement_engine(engine: AsyncEngine, *, own: bool) -> AsyncEng
     return _async_postgresql_engine(engine.url, **SINGLE_STATEMENTS)
 
 
-def _async_postgresql_engine(url: sa.URL, **options: Any) -> AsyncEngine:
+def _async_postgresql_engine(url: sa.URL, **options: str | None) -> AsyncEngine:
     arguments = postgresql_arguments(url) | options
     engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **arguments)
     event.listen(engine.sync_engine, "handle_error", leave_demoted_server)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import QueuePool
 
 from tokenmem.database.schema import DEFAULT_SCHEMA, checked_schema
-from tokenmem.database.statements import OWN_ENGINE, Scope, Statement, is_demoted
+from tokenmem.database.statements import OWN_ENGINE, DriverConnection, Scope, Statement, is_demoted
 from tokenmem.database.urls import URL_HELP, checked_options, parse_url
 from tokenmem.errors import (
     DatabaseError,
     InvalidArgument,
 )
 from tokenmem.forks import reset_after_fork
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 BUSY_TIMEOUT = 60.0
 """Seconds that a SQLite writer waits for another one, unless the URL says timeout."""
@@ -60,7 +65,7 @@ def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
     return fork_safe(_postgresql_engine(engine.url, **SINGLE_STATEMENTS))
 
 
-def check_dialect(engine: Any) -> None:
+def check_dialect(engine: sa.Engine | AsyncEngine) -> None:
     """Check that an engine of the caller's is of a database and driver that tokenmem knows.
 
     Raises:
@@ -93,28 +98,31 @@ def fork_safe(engine: sa.Engine) -> sa.Engine:
     return reset_after_fork(engine, lambda engine: engine.dispose(close=False))
 
 
-def _postgresql_engine(url: sa.URL, **options: Any) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, **options: str | None) -> sa.Engine:
     engine = sa.create_engine(url, poolclass=QueuePool, **(postgresql_arguments(url) | options))
     event.listen(engine, "handle_error", leave_demoted_server)
     return engine
 
 
-def leave_demoted_server(context: Any) -> None:
+def leave_demoted_server(context: sa.ExceptionContext) -> None:
     """A primary that has become a replica refuses every write: drop its connections, look for the new one."""
     if is_demoted(context.original_exception):
         context.is_disconnect = True
 
 
-_EVERY_ENGINE: dict[str, Any] = {
+EngineOptions = dict[str, Any]
+"""What `create_engine` is given by name: a type for each name."""
+
+_EVERY_ENGINE: EngineOptions = {
     "hide_parameters": True,  # SQLAlchemy's own log lines and errors must not carry what people said
     "execution_options": OWN_ENGINE,
     "pool_use_lifo": True,  # the connection used last has its statements prepared and its pages at hand
 }
 
 
-def postgresql_arguments(url: sa.URL) -> dict[str, Any]:
+def postgresql_arguments(url: sa.URL) -> EngineOptions:
     """What `create_engine` is told besides a PostgreSQL URL."""
-    connect: dict[str, Any] = {
+    connect = {
         "application_name": "tokenmem",
         "connect_timeout": CONNECT_TIMEOUT,
         "client_encoding": "utf8",  # whatever the server's is: it converts, or says that it cannot
@@ -138,7 +146,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor = connection.cursor()
     version = cursor.execute("SELECT sqlite_version()").fetchone()[0]
     if tuple(map(int, version.split("."))) < OLDEST_SQLITE:
@@ -164,14 +172,14 @@ def begin_write(connection: sa.Connection) -> None:
     """Take SQLite's write lock at once: a transaction that reads first could not be upgraded later."""
     if connection.dialect.name != "sqlite":
         return
-    driver: Any = connection.connection.driver_connection
+    driver: DriverConnection = connection.connection.driver_connection
     if not driver.in_transaction:
         _BEGIN_IMMEDIATE.run(connection, Scope(), {})
 
 
 def leave_autocommit(connection: sa.Connection) -> None:
     """Let a connection of the caller's that commits every statement hold a transaction, for this use."""
-    driver: Any = connection.connection.driver_connection
+    driver: DriverConnection = connection.connection.driver_connection
     if connection.dialect.name == "postgresql" and driver.autocommit:
         connection.execution_options(isolation_level="READ COMMITTED")
 
@@ -179,7 +187,9 @@ def leave_autocommit(connection: sa.Connection) -> None:
 _BEGIN_IMMEDIATE = Statement("BEGIN IMMEDIATE")
 
 
-def check_connection(connection: Any, kind: type[Any], engine: sa.Engine) -> None:
+def check_connection(
+    connection: object, kind: type[sa.Connection] | type[AsyncConnection], engine: sa.Engine
+) -> None:
     """Check that a connection to bind to is sync or async as the store is, and of its database.
 
     Raises:

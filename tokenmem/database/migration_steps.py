@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
+from datetime import datetime
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,7 +37,7 @@ def conversation_id() -> sa.Column[str]:
     )
 
 
-def moment(name: str, comment: str) -> sa.Column[Any]:
+def moment(name: str, comment: str) -> sa.Column[datetime]:
     """A time that the database sets."""
     now = "now()" if dialect_name() == "postgresql" else "(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
     return sa.Column(name, timestamp(), nullable=False, server_default=sa.text(now), comment=comment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -68,19 +68,27 @@ def _conversation_id() -> sa.Column[str]:
     )
 
 
-def _integer(name: str, comment: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer, nullable=nullable, comment=comment, **options)
+def _integer(name: str, comment: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=nullable, comment=comment)
 
 
-def _big(name: str, comment: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=nullable, comment=comment, **options)
+def _big(name: str, comment: str, *, nullable: bool = False, numbers: bool = False) -> sa.Column[int]:
+    """An integer of 64 bits; one that `numbers` rows is part of their key and given by tokenmem."""
+    return sa.Column(
+        name,
+        sa.BigInteger,
+        nullable=nullable,
+        comment=comment,
+        primary_key=numbers,
+        autoincrement=False if numbers else "auto",
+    )
 
 
 def _text(name: str, comment: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable, comment=comment)
 
 
-def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[Any]:
+def _moment(name: str, comment: str, *, nullable: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, timestamp(), nullable=nullable, comment=comment)
 
 
@@ -113,7 +121,7 @@ def _messages(metadata: sa.MetaData) -> None:
         "messages",
         metadata,
         _conversation_id(),
-        _big("position", "Place in the conversation, from 1", primary_key=True, autoincrement=False),
+        _big("position", "Place in the conversation, from 1", numbers=True),
         _big("tokens_before", "The conversation's running total before it, in tokens"),
         _moment("created_at", "When it was stored, UTC"),
         _integer("token_count", "Its cost in tokens by the conversation's counter"),
@@ -139,9 +147,7 @@ def _llm_calls(metadata: sa.MetaData) -> None:
         "llm_calls",
         metadata,
         _conversation_id(),
-        _big(
-            "number", "The call's number in its conversation, from 1", primary_key=True, autoincrement=False
-        ),
+        _big("number", "The call's number in its conversation, from 1", numbers=True),
         _text("model", "The model that was asked"),
         _big("first_position", "First message of the window that was sent", nullable=True),
         _big("last_position", "Last message of the window that was sent", nullable=True),

@@ -6,10 +6,10 @@ Each says what it stands in for. SQLAlchemy is pinned below the first version th
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.engine.interfaces import DBAPICursor, DBAPIModule
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -36,14 +36,12 @@ def is_observed(connection: sa.Connection) -> bool:
 
 def mark_pool_as_old(connection: sa.Connection, error: BaseException) -> None:
     """Have all connections that are as old as this one replaced when they are next taken."""
-    pool: Any = connection.engine.pool
-    pool._invalidate(connection.connection, error)
+    connection.engine.pool._invalidate(connection.connection, error)
 
 
-def is_disconnect(connection: sa.Connection, error: BaseException, cursor: Any) -> bool:
+def is_disconnect(connection: sa.Connection, error: DBAPIModule.Error, cursor: DBAPICursor | None) -> bool:
     """Whether the driver's error says that the connection is lost."""
-    dialect: Any = connection.dialect
-    return bool(dialect.is_disconnect(error, connection.connection.driver_connection, cursor))
+    return bool(connection.dialect.is_disconnect(error, connection.connection.driver_connection, cursor))
 
 
 def driver_error(connection: sa.Connection, text: str, error: BaseException, *, lost: bool) -> BaseException:

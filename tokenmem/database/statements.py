@@ -95,7 +95,16 @@ OWN_ENGINE = {"tokenmem_own_engine": True}
 READ_ONLY_STATE = "25006"
 """SQLSTATE of a write on a server that has become a replica (PostgreSQL manual, appendix A)."""
 
-Parameters = Mapping[str, Any]
+Parameters = Mapping[str, object]
+
+Row = tuple[Any, ...]
+"""A row as the driver returns or takes it: only the statement knows the types of its columns."""
+
+Cursor = Any
+"""A driver's cursor, or SQLAlchemy's result: sqlite3's and psycopg's have no type in common."""
+
+DriverConnection = Any
+"""A driver's connection; nor have these."""
 
 
 class Statement:
@@ -116,11 +125,11 @@ class Statement:
     def __init__(self, text: str, **pieces: str) -> None:
         self.text = with_pieces(text, **pieces)
 
-    def fetch(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> list[tuple[Any, ...]]:
+    def fetch(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> list[Row]:
         """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
         result = self._execute(connection, scope, parameters)
-        cursor: Any = result.cursor if isinstance(result, sa.CursorResult) else result
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        cursor: Cursor = result.cursor if isinstance(result, sa.CursorResult) else result
+        rows: list[Row] = cursor.fetchall()
         result.close()
         return rows
 
@@ -132,15 +141,15 @@ class Statement:
         return changed
 
     def run_many(
-        self, connection: sa.Connection, scope: Scope, parameters: Iterable[Parameters | tuple[Any, ...]]
+        self, connection: sa.Connection, scope: Scope, parameters: Iterable[Parameters | Row]
     ) -> None:
         """Run it once for each of the parameters, in one call of the driver."""
         self._execute(connection, scope, parameters).close()
 
-    def copy(self, connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]]) -> None:
+    def copy(self, connection: sa.Connection, scope: Scope, rows: Iterable[Row]) -> None:
         """Run it, a COPY … FROM STDIN of PostgreSQL's, with these rows."""
         text = render(self.text, connection.dialect.name, scope.schema)
-        cursor: Any = None
+        cursor: Cursor = None
         try:
             cursor = connection.connection.driver_connection.cursor()  # type: ignore[union-attr]
             if connection.dialect.is_async:
@@ -153,13 +162,15 @@ class Statement:
             _give_up(connection, cursor, text, error)
             raise
 
-    def _execute(self, connection: sa.Connection, scope: Scope, parameters: Any) -> Any:
+    def _execute(
+        self, connection: sa.Connection, scope: Scope, parameters: Parameters | Iterable[Parameters | Row]
+    ) -> Cursor:
         """SQLAlchemy's result, or the driver's cursor where SQLAlchemy is passed by."""
         text = render(self.text, connection.dialect.name, scope.schema)
         if not may_bypass_sqlalchemy(connection):
-            several = not isinstance(parameters, dict)
-            return connection.exec_driver_sql(text, list(parameters) if several else parameters)
-        cursor: Any = connection.connection.cursor()
+            given = parameters if isinstance(parameters, dict) else list(parameters)
+            return connection.exec_driver_sql(text, given)
+        cursor: Cursor = connection.connection.cursor()
         try:
             if isinstance(parameters, dict):
                 cursor.execute(text, parameters)
@@ -187,7 +198,7 @@ def commit(connection: sa.Connection) -> None:
         raise
 
 
-async def _copy_awaited(cursor: Any, text: str, rows: Iterable[tuple[Any, ...]]) -> None:
+async def _copy_awaited(cursor: Cursor, text: str, rows: Iterable[Row]) -> None:
     async with cursor.copy(text) as copy:
         for row in rows:
             await copy.write_row(row)
@@ -205,7 +216,7 @@ def is_own(engine: sa.Engine) -> bool:
     return "tokenmem_own_engine" in engine.get_execution_options()
 
 
-def _give_up(connection: sa.Connection, cursor: Any, text: str, error: BaseException) -> None:
+def _give_up(connection: sa.Connection, cursor: Cursor, text: str, error: BaseException) -> None:
     """Do what SQLAlchemy does when its own cursor fails: wrap the driver's error, drop a lost connection."""
     if isinstance(error, connection.dialect.loaded_dbapi.Error):
         lost = sqlalchemy_internals.is_disconnect(connection, error, cursor) or is_demoted(error)

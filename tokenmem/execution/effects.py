@@ -61,7 +61,10 @@ Work = Read[object] | Write[object] | Compute[object]
 
 Effect = Work | Deliver
 
-Procedure = Generator[Effect, Any, T]
+EffectAnswer = Any
+"""What an effect came to: it depends on the effect, and whoever yields it gives it its type."""
+
+Procedure = Generator[Effect, EffectAnswer, T]
 """Yields effects, gets the answer to each sent in, and returns its result.
 
 What is sent in depends on the effect: `perform`, `count` and `with_retries` give it its type.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ from tokenmem.database.driver_errors import translated_errors
 from tokenmem.database.engine import begin_write, leave_autocommit
 from tokenmem.database.sqlalchemy_internals import greenlet_spawn
 from tokenmem.database.statements import commit, is_own, may_bypass_sqlalchemy
-from tokenmem.execution.effects import Compute, Deliver, Read, Work, Write
+from tokenmem.execution.effects import Compute, Deliver, EffectAnswer, Read, Work, Write
 from tokenmem.execution.worker import Worker
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Execution(Generic[E, T]):
 
     result: T
 
-    def __init__(self, procedure: Generator[E | Deliver, Any, T]) -> None:
+    def __init__(self, procedure: Generator[E | Deliver, EffectAnswer, T]) -> None:
         self._procedure = procedure
         self._resume: Callable[[], E | Deliver] = partial(next, procedure)
 

@@ -15,7 +15,9 @@ from tokenmem.forks import reset_after_fork
 
 T = TypeVar("T")
 
-Job = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]
+Job = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[..., object], tuple[object, ...]]
+"""The loop and the future that wait, the function and its arguments; each job's result has its own type."""
+
 Jobs = SimpleQueue[Job | None]
 
 _threads: dict[threading.Thread, Jobs] = {}
@@ -33,7 +35,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         reset_after_fork(self, Worker._forget_thread)
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Run the function in the thread and return what it returns, or raise what it raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -82,7 +84,7 @@ def _work(jobs: Jobs) -> None:
     _threads.pop(threading.current_thread(), None)
 
 
-def _tell(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
+def _tell(future: asyncio.Future[T], result: T, failure: BaseException | None) -> None:
     if future.cancelled():
         return
     if failure is None:

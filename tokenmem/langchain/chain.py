@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
-from tokenmem.chat.apis.interface import ModelAPI
+from tokenmem.chat.apis.interface import Endpoint, ModelAPI
 from tokenmem.chat.apis.replies import Answer, storable
 from tokenmem.chat.effects import TurnProcedure, TurnWork
 from tokenmem.chat.opening import Opening
@@ -25,7 +25,7 @@ from tokenmem.counting.counters import TokenCounter
 from tokenmem.errors import InvalidArgument, WindowTooSmall
 from tokenmem.execution.runners import Execution, run, run_async
 from tokenmem.langchain.llms import LLM, ask, ask_async, callable_at_once, check_llm
-from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, checked_text, names
+from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, Values, checked_text, names
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_messages
 from tokenmem.messages.values import JSONObject
@@ -121,7 +121,7 @@ class ConversationChain:
         text: str = (await self.ainvoke(inputs))[self.output_key]
         return text
 
-    def invoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
+    def invoke(self, input: str | Mapping[str, object]) -> Values:
         """The inputs, the history that was loaded, and the model's answer, by name.
 
         Args:
@@ -137,7 +137,7 @@ class ConversationChain:
             execution: Execution[TurnWork, Reply] = Execution(turn.on(store))
             return turn.end(run(execution, runner))
 
-    async def ainvoke(self, input: str | Mapping[str, Any]) -> dict[str, Any]:
+    async def ainvoke(self, input: str | Mapping[str, object]) -> Values:
         """What `invoke` returns, on either store; an llm that is not async runs in a thread."""
         turn = _ChainTurn(self, self._inputs(input))
         store, runs = await self.memory._async_runner()
@@ -146,7 +146,7 @@ class ConversationChain:
             reply = await run_async(execution, runner)
         return turn.end(reply)
 
-    def _inputs(self, given: object) -> dict[str, Any]:
+    def _inputs(self, given: object) -> Values:
         """The inputs by name, checked before the model is asked: an answer that cannot be stored is lost."""
         inputs = dict(given) if isinstance(given, Mapping) else {self.input_key: given}
         inputs.pop(self.memory.memory_key, None)  # the memory's to tell
@@ -156,7 +156,7 @@ class ConversationChain:
         self.memory.exchange(inputs, {self.output_key: ""})
         return inputs
 
-    def begin(self, inputs: Mapping[str, Any], messages: list[Message]) -> str:
+    def begin(self, inputs: Mapping[str, object], messages: list[Message]) -> str:
         """The prompt, printed where the chain is verbose."""
         history = self.memory.render(messages)
         values = {self.memory.memory_key: history, self.input_key: inputs[self.input_key]}
@@ -166,7 +166,7 @@ class ConversationChain:
             print("Prompt after formatting:\n" + _styled(prompt, _GREEN))
         return prompt
 
-    def end(self, inputs: dict[str, Any], messages: list[Message], text: str) -> dict[str, Any]:
+    def end(self, inputs: Values, messages: list[Message], text: str) -> Values:
         """What `invoke` returns; the end is printed where the chain is verbose."""
         if self.verbose:
             print("\n" + _styled("> Finished chain.", _BOLD))
@@ -179,7 +179,7 @@ class _ChainTurn(ModelAPI):
 
     takes_plain = False
 
-    def __init__(self, chain: ConversationChain, inputs: dict[str, Any]) -> None:
+    def __init__(self, chain: ConversationChain, inputs: Values) -> None:
         self.chain = chain
         self.inputs = inputs
         self.history: list[Message] = []
@@ -208,11 +208,11 @@ class _ChainTurn(ModelAPI):
             by_bill=False,
         )
 
-    def endpoint(self, client: LLM) -> Callable[..., Any]:
+    def endpoint(self, client: LLM) -> Endpoint:
         """What asks the llm."""
         return partial(ask, client)
 
-    def endpoint_async(self, client: LLM) -> Callable[..., Any]:
+    def endpoint_async(self, client: LLM) -> Endpoint:
         """What asks the llm, to be awaited."""
         return partial(ask_async, client)
 
@@ -239,7 +239,7 @@ class _ChainTurn(ModelAPI):
             parse_messages([Message.assistant(checked_text(response, "the llm's answer"))]), response
         )
 
-    def end(self, reply: Reply) -> dict[str, Any]:
+    def end(self, reply: Reply) -> Values:
         """What the chain returns."""
         return self.chain.end(self.inputs, self.history, reply.text)
 
@@ -279,7 +279,7 @@ def _model_name(llm: LLM) -> str:
     return type(llm).__name__
 
 
-def _options(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _options(inputs: Mapping[str, object]) -> Values:
     return {STOP: inputs[STOP]} if STOP in inputs else {}
 
 

@@ -13,23 +13,28 @@ from tokenmem.errors import InvalidArgument, InvalidMessage
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 from tokenmem.callables import is_async, is_left_unawaited
+from tokenmem.chat.apis.interface import Response
+from tokenmem.messages.values import JSONObject
+
+Choice = Any
+"""One choice of a response: each of OpenAI's APIs has a type of its own for it."""
 
 
 class Invocable(Protocol):
     """A model as LangChain's are: `invoke` answers with a text, or with an object that has `content`."""
 
-    def invoke(self, prompt: Any, /, **options: Any) -> Any:
+    def invoke(self, prompt: Any, /, **options: Any) -> object:
         """The answer to the prompt."""
 
 
 class AsyncInvocable(Protocol):
     """A model as LangChain's are, awaited: `ainvoke` answers as `invoke` does."""
 
-    async def ainvoke(self, prompt: Any, /, **options: Any) -> Any:
+    async def ainvoke(self, prompt: Any, /, **options: Any) -> object:
         """The answer to the prompt."""
 
 
-LLM = Invocable | AsyncInvocable | Callable[..., Any]
+LLM = Invocable | AsyncInvocable | Callable[..., object]
 """What a chain calls: a function of a text, plain or `async`, or an object with `invoke` or `ainvoke`."""
 
 
@@ -46,7 +51,7 @@ def check_llm(llm: object) -> None:
         )
 
 
-def callable_at_once(llm: LLM) -> Callable[..., Any]:
+def callable_at_once(llm: LLM) -> Callable[..., object]:
     """What answers a prompt without being awaited: `invoke`, else the object itself.
 
     Raises:
@@ -114,7 +119,7 @@ def _text_of_part(part: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _method(llm: object, name: str) -> Callable[..., Any] | None:
+def _method(llm: object, name: str) -> Callable[..., object] | None:
     method = getattr(llm, name, None)
     return method if callable(method) else None
 
@@ -133,7 +138,7 @@ class _OpenAIModel:
         model: str,
         client: OpenAI | None,
         async_client: AsyncOpenAI | None,
-        options: dict[str, Any],
+        options: JSONObject,
     ) -> None:
         if options.get("stream"):
             raise InvalidArgument("stream is True; this model returns whole answers, leave stream out")
@@ -188,13 +193,13 @@ class _OpenAIModel:
             InvalidArgument: only an async client was given.
             openai.OpenAIError: the request failed, or no API key is set.
         """
-        return self._text(self._endpoint(self.client).create(**self._request(prompt, options)))
+        return self._text(self._endpoint(self.client)(**self._request(prompt, options)))
 
     async def ainvoke(self, prompt: str, **options: Any) -> str:
         """The model's answer, awaited; where only a sync client was given, it is used in a thread."""
         if self._has_only_sync_client:
             return await asyncio.to_thread(self.invoke, prompt, **options)
-        return self._text(await self._endpoint(self.async_client).create(**self._request(prompt, options)))
+        return self._text(await self._endpoint(self.async_client)(**self._request(prompt, options)))
 
     def __call__(self, prompt: str, **options: Any) -> str:
         """The model's answer: the object itself is a function of a prompt."""
@@ -203,16 +208,16 @@ class _OpenAIModel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model}>"
 
-    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Any:
+    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Callable[..., Response]:
         raise NotImplementedError
 
-    def _request(self, prompt: str, options: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, prompt: str, options: JSONObject) -> JSONObject:
         raise NotImplementedError
 
-    def _said(self, choice: Any) -> str | None:
+    def _said(self, choice: Choice) -> str | None:
         raise NotImplementedError
 
-    def _text(self, response: Any) -> str:
+    def _text(self, response: Response) -> str:
         choices = response.choices
         text = self._said(choices[0]) if choices else None
         if text is not None:
@@ -249,13 +254,13 @@ class OpenAICompletion(_OpenAIModel):
         options = {"temperature": temperature, "max_tokens": max_tokens, **options}
         super().__init__(model, client, async_client, options)
 
-    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Any:
-        return client.completions
+    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Callable[..., Response]:
+        return client.completions.create
 
-    def _request(self, prompt: str, options: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, prompt: str, options: JSONObject) -> JSONObject:
         return {"model": self.model, "prompt": prompt, **self.options, **options}
 
-    def _said(self, choice: Any) -> str | None:
+    def _said(self, choice: Choice) -> str | None:
         text: str | None = choice.text
         return text
 
@@ -282,14 +287,14 @@ class OpenAIChat(_OpenAIModel):
     ) -> None:
         super().__init__(model, client, async_client, options)
 
-    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Any:
-        return client.chat.completions
+    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Callable[..., Response]:
+        return client.chat.completions.create
 
-    def _request(self, prompt: str, options: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, prompt: str, options: JSONObject) -> JSONObject:
         messages = [{"role": "user", "content": prompt}]
         return {"model": self.model, "messages": messages, **self.options, **options}
 
-    def _said(self, choice: Any) -> str | None:
+    def _said(self, choice: Choice) -> str | None:
         text: str | None = choice.message.content
         return text
 

@@ -33,6 +33,9 @@ DEFAULT_ENCODING = "cl100k_base"
 STOP = "stop"
 """The input that tells a model where to stop writing: never part of the conversation."""
 
+Values = dict[str, Any]
+"""Inputs and outputs by name, as LangChain hands them on: only the caller knows of what types they are."""
+
 
 class ConversationTokenBufferMemory:
     """The newest messages of one conversation that fit a token limit, as text or as messages.
@@ -125,8 +128,8 @@ class ConversationTokenBufferMemory:
 
     def load_memory_variables(
         self,
-        inputs: Mapping[str, Any] | None = None,  # noqa: ARG002 - LangChain's signature
-    ) -> dict[str, Any]:
+        inputs: Mapping[str, object] | None = None,  # noqa: ARG002 - LangChain's signature
+    ) -> Values:
         """The history under the memory key: the newest messages that fit, empty where there are none.
 
         Args:
@@ -140,12 +143,12 @@ class ConversationTokenBufferMemory:
 
     async def aload_memory_variables(
         self,
-        inputs: Mapping[str, Any] | None = None,  # noqa: ARG002 - LangChain's signature
-    ) -> dict[str, Any]:
+        inputs: Mapping[str, object] | None = None,  # noqa: ARG002 - LangChain's signature
+    ) -> Values:
         """The history under the memory key, on either store."""
         return {self.memory_key: self._form(await self.anewest())}
 
-    def save_context(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    def save_context(self, inputs: Mapping[str, object], outputs: Mapping[str, object]) -> None:
         """Append one exchange, both messages or none.
 
         Args:
@@ -161,7 +164,7 @@ class ConversationTokenBufferMemory:
         exchange = self.exchange(inputs, outputs)
         self.sync_store().append(self.conversation_id, exchange, counter=self.counter)
 
-    async def asave_context(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    async def asave_context(self, inputs: Mapping[str, object], outputs: Mapping[str, object]) -> None:
         """Append one exchange, both messages or none, on either store."""
         if isinstance(self.store, AsyncStore):
             exchange = self.exchange(inputs, outputs)
@@ -209,7 +212,7 @@ class ConversationTokenBufferMemory:
         """Messages as the lines that were counted, joined by newlines."""
         return "\n".join(map(self._transcript.line, messages))
 
-    def exchange(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[Message]:
+    def exchange(self, inputs: Mapping[str, object], outputs: Mapping[str, object]) -> list[Message]:
         """The two messages that `save_context` would append. Raises as it does; touches no database."""
         for given, what in ((inputs, "inputs"), (outputs, "outputs")):
             if not isinstance(given, Mapping):
@@ -300,7 +303,7 @@ def _checked_store(store: object) -> Store | AsyncStore:
     raise InvalidArgument(f"store is a {type(store).__name__}; pass a Store or an AsyncStore")
 
 
-def _input_key(chosen: str | None, inputs: Mapping[str, Any], memory_variables: list[str]) -> str:
+def _input_key(chosen: str | None, inputs: Mapping[str, object], memory_variables: list[str]) -> str:
     keys = [key for key in inputs if key not in (*memory_variables, STOP)] if chosen is None else [chosen]
     if len(keys) == 1 and keys[0] in inputs:
         return keys[0]
@@ -311,7 +314,7 @@ def _input_key(chosen: str | None, inputs: Mapping[str, Any], memory_variables: 
     )
 
 
-def _output_key(chosen: str | None, outputs: Mapping[str, Any]) -> str:
+def _output_key(chosen: str | None, outputs: Mapping[str, object]) -> str:
     key = chosen
     if key is None:
         key = next(iter(outputs)) if len(outputs) == 1 else "output"

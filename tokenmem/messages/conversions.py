@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from tokenmem.messages.calls import output_item
 from tokenmem.messages.items import LOCAL_SHELL, NEED_NO_ID, is_item, item_type
 from tokenmem.messages.message import Message, text_of_parts
 from tokenmem.messages.text import says_in_parts
-from tokenmem.messages.values import JSONObject, dump_json
+from tokenmem.messages.values import JSONMapping, JSONObject, dump_json
 
 # What OpenAI's replies hold and its requests do not take (API reference, "Create chat completion").
 _ONLY_IN_REPLIES = frozenset({"annotations"})
@@ -338,7 +337,7 @@ def chat_tool(tool: Mapping[str, object]) -> JSONObject:
     return dict(tool)
 
 
-def response_tool(tool: Mapping[str, Any]) -> JSONObject:
+def response_tool(tool: JSONMapping) -> JSONObject:
     """A tool as the Responses API describes it."""
     kind = tool.get("type")
     if kind in ("function", "custom") and isinstance(tool.get(kind), Mapping):

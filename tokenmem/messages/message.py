@@ -58,7 +58,7 @@ class Message:
 
     @classmethod
     def assistant(
-        cls, content: str | None = None, *, tool_calls: Sequence[Mapping[str, Any]] | None = None
+        cls, content: str | None = None, *, tool_calls: Sequence[Mapping[str, object]] | None = None
     ) -> Message:
         """What the model says, and the tools that it calls, as OpenAI's `tool_calls` list."""
         if not tool_calls:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.items import is_item_without_role, item_role_and_kind
@@ -18,11 +18,11 @@ ROLES: tuple[str, ...] = get_args(Role)
 class PydanticMessage(Protocol):
     """A message as the openai package returns it: a pydantic model."""
 
-    def model_dump(self, *, mode: str, exclude_unset: bool) -> dict[str, Any]:
+    def model_dump(self, *, mode: str, exclude_unset: bool) -> JSONObject:
         """The fields that the provider sent, as JSON values."""
 
 
-MessageLike = Message | Mapping[str, Any] | PydanticMessage
+MessageLike = Message | Mapping[str, object] | PydanticMessage
 """What `append` takes: a Message, an OpenAI message as a dict, or one as the openai package returns it.
 
 An item of the Responses API is a message too: a function_call, its output, reasoning, or any other.

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tokenmem.errors import InvalidMessage
 
+JSONValue = Any
+"""A JSON value of a provider's or of a user's: what is in it only they say."""
+
 JSONObject = dict[str, Any]
+"""A JSON object, whose values are such values."""
+
+JSONMapping = Mapping[str, Any]
+"""A JSON object that is only read, whatever mapping it is."""
 
 MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
@@ -104,6 +112,6 @@ def dump_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def load_json(text: str) -> Any:
+def load_json(text: str) -> JSONValue:
     """The value back."""
     return json.loads(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -166,7 +165,7 @@ def _take_and_store(
 
 
 def _take_and_copy(
-    connection: sa.Connection, scope: Scope, pending: PendingAppend, take: str, head: dict[str, Any]
+    connection: sa.Connection, scope: Scope, pending: PendingAppend, take: str, head: dict[str, object]
 ) -> tuple[int, int] | None:
     rows = _TAKE[take].fetch(connection, scope, head)
     if not rows:
@@ -178,7 +177,7 @@ def _take_and_copy(
         pending.messages,
         pending.token_counts,
         first_position=first_position,
-        tokens_before=total_tokens - head["tokens"],
+        tokens_before=total_tokens - sum(pending.token_counts),
     )
     insert.in_bulk(connection, scope, bulk)
     if pending.key is not None:
@@ -187,7 +186,7 @@ def _take_and_copy(
     return last_position, total_tokens
 
 
-def head_of(pending: PendingAppend, tokens: int) -> dict[str, Any]:
+def head_of(pending: PendingAppend, tokens: int) -> dict[str, object]:
     """The parameters of a statement that takes the conversation's row, and of the key's."""
     return {
         "id": pending.conversation_id,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.messages.values import dump_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
@@ -83,7 +82,7 @@ def bulk_create(
     return [_appended(pending) if id(pending) in stored else None for pending in conversations]
 
 
-def _row(pending: PendingAppend) -> dict[str, Any]:
+def _row(pending: PendingAppend) -> dict[str, object]:
     return {
         "id": pending.conversation_id,
         "owner": pending.owner,
@@ -97,7 +96,7 @@ def _row(pending: PendingAppend) -> dict[str, Any]:
     }
 
 
-def _message_rows(pending: PendingAppend) -> Iterator[tuple[Any, ...]]:
+def _message_rows(pending: PendingAppend) -> Iterator[Row]:
     return insert.bulk_rows(
         pending.conversation_id, pending.messages, pending.token_counts, first_position=1, tokens_before=0
     )

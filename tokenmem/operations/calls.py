@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.models import LLMCall, Window
 from tokenmem.operations.rows import NO_BOUND, messages_of, no_conversation, utc
@@ -31,9 +30,9 @@ class FinishedCall:
     messages: list[Message]
 
 
-def call_of(conversation_id: str, columns: Any) -> LLMCall:
+def call_of(conversation_id: str, columns: Row) -> LLMCall:
     """A call from `{call_columns}`."""
-    values: list[Any] = [conversation_id, *columns]
+    values = [conversation_id, *columns]
     values[-1] = utc(values[-1])
     return LLMCall(*values)
 

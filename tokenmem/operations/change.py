@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -191,7 +190,7 @@ def update(
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
     old = lock_conversation(connection, scope, conversation_id)
-    new: Mapping[str, Any] = {
+    new: Mapping[str, object] = {
         "id": conversation_id,
         "title": old.title if title is None else title,
         "metadata": dump_json(old.metadata if metadata is None else metadata),

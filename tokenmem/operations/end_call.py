@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement, with_pieces
+from tokenmem.database.statements import Parameters, Scope, Statement, with_pieces
 from tokenmem.models import LLMCall
 from tokenmem.operations import append
 from tokenmem.operations.append import CounterMismatch, PendingAppend
@@ -146,7 +145,7 @@ def end(
 
 
 def _why_not(
-    connection: sa.Connection, scope: Scope, pending: PendingAppend, parameters: dict[str, Any]
+    connection: sa.Connection, scope: Scope, pending: PendingAppend, parameters: Parameters
 ) -> CounterMismatch:
     """Why the conversation's row could not be taken. Raises as `end` does."""
     is_open = _IS_OPEN.fetch(connection, scope, parameters)

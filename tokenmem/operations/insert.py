@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement, with_pieces
+from tokenmem.database.statements import Row, Scope, Statement, with_pieces
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import dump_json
 from tokenmem.operations.rows import payload_text, values_of
@@ -51,7 +50,7 @@ def from_taken(count: int) -> str:
     return with_pieces(_FROM_TAKEN, columns=_COLUMNS, rows=rows)
 
 
-def values(messages: Sequence[Message], token_counts: Sequence[int]) -> dict[str, Any]:
+def values(messages: Sequence[Message], token_counts: Sequence[int]) -> dict[str, object]:
     """The parameters of `from_taken` for these messages."""
     rows, before = [], 0
     for message, tokens in zip(messages, token_counts, strict=True):
@@ -62,7 +61,7 @@ def values(messages: Sequence[Message], token_counts: Sequence[int]) -> dict[str
     return {f"{name}_{number}": value for number, row in enumerate(rows, 1) for name, value in row.items()}
 
 
-def in_bulk(connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]]) -> None:
+def in_bulk(connection: sa.Connection, scope: Scope, rows: Iterable[Row]) -> None:
     """Store rows of `bulk_rows`, whose conversations' rows have been taken before."""
     if connection.dialect.name == "postgresql":
         _COPY.copy(connection, scope, rows)
@@ -70,7 +69,7 @@ def in_bulk(connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, .
         _INSERT.run_many(connection, scope, rows)
 
 
-def at_moment(connection: sa.Connection, scope: Scope, rows: Iterable[tuple[Any, ...]], moment: str) -> None:
+def at_moment(connection: sa.Connection, scope: Scope, rows: Iterable[Row], moment: str) -> None:
     """Store rows of `bulk_rows` on SQLite, as stored at this moment."""
     _INSERT_AT.run_many(connection, scope, ((*row, moment) for row in rows))
 
@@ -82,7 +81,7 @@ def bulk_rows(
     *,
     first_position: int,
     tokens_before: int,
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[Row]:
     """One tuple a message, for `in_bulk`."""
     for position, message in enumerate(messages, first_position):
         tokens = token_counts[position - first_position]

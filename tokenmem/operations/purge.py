@@ -5,11 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Parameters, Scope, Statement
 from tokenmem.errors import ConversationNotFound
 from tokenmem.models import Conversation, Purged
 from tokenmem.operations.change import delete
@@ -85,7 +84,7 @@ def _purge_one(
 
 
 def _aged(
-    connection: sa.Connection, scope: Scope, conversation: Conversation, request: dict[str, Any]
+    connection: sa.Connection, scope: Scope, conversation: Conversation, request: Parameters
 ) -> tuple[Purged, int]:
     """What there is to purge in a conversation, and up to which position."""
     old, position = _OLD.fetch(connection, scope, request)[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.errors import ConversationNotFound
 from tokenmem.messages.message import Message, MessageFields, provider_message
 from tokenmem.messages.values import JSONObject, dump_json, load_json
@@ -22,7 +22,7 @@ _ORIGIN = datetime(2000, 1, 1)
 _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
 
-def messages_of(rows: Sequence[Sequence[Any]]) -> list[Message]:
+def messages_of(rows: Sequence[Row]) -> list[Message]:
     """Messages from `{message_columns}`; a hot path, since a long window has thousands."""
     made: list[Any] = list(map(object.__new__, repeat(MessageFields, len(rows))))
     in_text, parse = rows and isinstance(rows[0][-1], str), datetime.fromisoformat
@@ -50,11 +50,11 @@ class StoredRows:
 
     __slots__ = ("_made", "rows")
 
-    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
         self._made: list[Message] | None = None
 
-    def __reduce__(self) -> tuple[type[StoredRows], tuple[Sequence[Sequence[Any]]]]:
+    def __reduce__(self) -> tuple[type[StoredRows], tuple[Sequence[Row]]]:
         return StoredRows, (self.rows,)
 
     def messages(self) -> list[Message]:
@@ -80,7 +80,7 @@ class StoredRows:
         return self.to_openai()
 
 
-def conversation_of(row: Sequence[Any]) -> Conversation:
+def conversation_of(row: Row) -> Conversation:
     """A conversation from `{conversation_columns}`."""
     id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at = row
     return Conversation(
@@ -97,7 +97,7 @@ def conversation_of(row: Sequence[Any]) -> Conversation:
     )
 
 
-def values_of(message: Message, token_count: int) -> dict[str, Any]:
+def values_of(message: Message, token_count: int) -> dict[str, object]:
     """What a message's row holds of it, by column; the way back from `messages_of`."""
     return {
         "role": message.role,

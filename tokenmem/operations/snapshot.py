@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement, with_pieces
+from tokenmem.database.statements import Parameters, Scope, Statement, with_pieces
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import load_json
+from tokenmem.messages.values import JSONValue, load_json
 from tokenmem.models import Appended
 from tokenmem.operations.calls import LEASE
 from tokenmem.operations.rows import NO_BOUND
-from tokenmem.operations.window import LEAST_BEFORE, NEWEST, Loaded, loaded_of, take_fact_row
+from tokenmem.operations.window import (
+    LEAST_BEFORE,
+    NEWEST,
+    Loaded,
+    WindowParameters,
+    loaded_of,
+    take_fact_row,
+)
 
 # All of it in one statement, since each one is a round trip.
 _CONVERSATION = """{json_array}(c.newest_position, c.revision, c.token_counter, {newest_reply}){as_text}"""
@@ -156,12 +162,13 @@ def take(
         None where there is no conversation of this id, or it is another owner's.
     """
     end = _AT_KEY if key is not None else _AT_POSITION if stored is not None else ""
-    request: dict[str, Any] = {"id": conversation_id, "owner": scope.owner, "limit": token_limit, "stride": 1}
+    request = WindowParameters(id=conversation_id, owner=scope.owner, limit=token_limit, stride=1)
+    ends: Parameters = {}
     if key is not None:
-        request |= {"key": key, "seconds": LEASE}
+        ends = {"key": key, "seconds": LEASE}
     elif stored is not None:
-        request |= {"ends_at": stored.last_position}
-    rows = _statement(end, with_newest_reply=with_newest_reply).fetch(connection, scope, request)
+        ends = {"ends_at": stored.last_position}
+    rows = _statement(end, with_newest_reply=with_newest_reply).fetch(connection, scope, {**request, **ends})
     if not rows:
         return None
     facts = take_fact_row(rows)
@@ -175,7 +182,7 @@ def take(
     return Snapshot(loaded, last_position, revision, token_counter, newest_reply or 0, known)
 
 
-def _known_key(facts: list[Any], *, total_tokens: int | None) -> KnownKey:
+def _known_key(facts: JSONValue, *, total_tokens: int | None) -> KnownKey:
     first, last, digest, number, unfinished, running, status, reply_position, count, moved_on = facts
     complete = total_tokens is not None and count == last - first + 1
     return KnownKey(

@@ -8,15 +8,14 @@ runs them one after the other inside the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement
+from tokenmem.database.statements import Parameters, Row, Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.operations import insert
 from tokenmem.operations.rows import utc
@@ -56,7 +55,7 @@ class Taken:
     total_tokens: int
     last_call: int
     taken_at: datetime | str
-    answer: tuple[Any, ...] | None = None
+    answer: Row | None = None
 
     @property
     def moment(self) -> datetime:
@@ -68,7 +67,7 @@ def take_and_change(
     connection: sa.Connection,
     scope: Scope,
     take: str,
-    parameters: Mapping[str, Any],
+    parameters: Parameters,
     *,
     messages: Sequence[Message] = (),
     token_counts: Sequence[int] = (),
@@ -102,11 +101,11 @@ def take_and_change(
     if messages:
         first, before = last_position - len(messages) + 1, total_tokens - sum(token_counts)
         bulk = insert.bulk_rows(
-            request["id"], messages, token_counts, first_position=first, tokens_before=before
+            str(request["id"]), messages, token_counts, first_position=first, tokens_before=before
         )
         insert.at_moment(connection, scope, bulk, moment)
     request |= {"taken_position": last_position, "taken_call": last_call, "taken_at": moment}
-    answer: tuple[Any, ...] = ()
+    answer: Row = ()
     for change in changes:
         statement = _with_taken_given(change.text)
         if change.answers:
@@ -117,7 +116,7 @@ def take_and_change(
 
 
 def _taken(
-    last_position: int, total_tokens: int, last_call: int, moment: datetime | str, *answer: Any
+    last_position: int, total_tokens: int, last_call: int, moment: datetime | str, *answer: object
 ) -> Taken:
     found = answer if answer and any(value is not None for value in answer) else None
     return Taken(last_position, total_tokens, last_call, moment, found)

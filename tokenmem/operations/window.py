@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Scope, Statement, with_pieces
+from tokenmem.database.statements import Row, Scope, Statement, with_pieces
 from tokenmem.edges import (
     NOTHING,
     Before,
@@ -82,6 +82,22 @@ LOOK_BACK = 100
 _KIND, _COST, _IS_PINNED = map(operator.itemgetter, (2, 5, 6))  # of a row of MESSAGE_COLUMNS
 
 
+class WindowParameters(TypedDict):
+    """What the statement of a window is given; a turn's is given where it ends, besides.
+
+    Attributes:
+        id: the conversation.
+        owner: only this owner's; None for all.
+        limit: what the messages may cost, in tokens.
+        stride: in steps of how many tokens what is left out grows.
+    """
+
+    id: str
+    owner: str | None
+    limit: int
+    stride: int
+
+
 def window(
     connection: sa.Connection,
     scope: Scope,
@@ -96,13 +112,13 @@ def window(
         ConversationNotFound: there is none of this id, or it is another owner's.
         WindowTooSmall: nothing fits.
     """
-    request = {"id": conversation_id, "owner": scope.owner, "limit": token_limit}
+    request = WindowParameters(id=conversation_id, owner=scope.owner, limit=token_limit, stride=1)
     if stride:
         loaded = _load(connection, scope, request | {"stride": stride})
         start = loaded.start([loaded.budget], start_on, fall_back=False)
         if start is not None:
             return _window(loaded, start, token_limit)
-    loaded = _load(connection, scope, request | {"stride": 1})
+    loaded = _load(connection, scope, request)
     stepped = stepped_budget(loaded.total_tokens, token_limit, stride) - loaded.reserved
     start = loaded.start([stepped, loaded.budget], start_on)
     if start is None and not loaded.only_pinned_fit:
@@ -161,14 +177,14 @@ class Loaded:
         return len(self.pinned.rows) == self.message_count and self.budget >= 0
 
 
-def _load(connection: sa.Connection, scope: Scope, request: dict[str, Any]) -> Loaded:
+def _load(connection: sa.Connection, scope: Scope, request: WindowParameters) -> Loaded:
     rows = WINDOW.fetch(connection, scope, request)
     if not rows:
         raise no_conversation(request["id"], scope)
     return loaded_of(connection, scope, request, rows, take_fact_row(rows))
 
 
-def take_fact_row(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def take_fact_row(rows: list[Row]) -> Row:
     """The row that tells of the conversation itself, taken out of the others."""
     return rows.pop(next(index for index, row in enumerate(rows) if row[1] is None))
 
@@ -176,9 +192,9 @@ def take_fact_row(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
 def loaded_of(
     connection: sa.Connection,
     scope: Scope,
-    request: dict[str, Any],
-    rows: list[tuple[Any, ...]],
-    facts: tuple[Any, ...],
+    request: WindowParameters,
+    rows: list[Row],
+    facts: Row,
     new: Sequence[Message] = (),
     asked_from: int = NO_BOUND,
 ) -> Loaded:
@@ -188,7 +204,7 @@ def loaded_of(
     """
     message_count, _, kind_before, _, _, total_tokens, _, _ = facts
     rows.sort()  # by position, which is unique: nothing else is compared
-    pinned: list[tuple[Any, ...]] = []
+    pinned: list[Row] = []
     if any(map(_IS_PINNED, rows)):
         pinned = [row for row in rows if _IS_PINNED(row) and row[0] < asked_from]
         rows = [row for row in rows if not _IS_PINNED(row) or row[0] >= asked_from]
@@ -213,7 +229,7 @@ def loaded_of(
 def _before(
     connection: sa.Connection,
     scope: Scope,
-    request: dict[str, Any],
+    request: WindowParameters,
     loaded: Loaded,
     kind: str | None,
     new: Sequence[Message],
@@ -227,7 +243,7 @@ def _before(
 
 
 def _calls_before(
-    connection: sa.Connection, scope: Scope, request: dict[str, Any], position: int
+    connection: sa.Connection, scope: Scope, request: WindowParameters, position: int
 ) -> set[str]:
     """The ids of the tool calls shortly before a position: results may come late and out of order."""
     rows = _CALLS_BEFORE.fetch(connection, scope, request | {"before": position, "reach": LOOK_BACK})
@@ -255,14 +271,14 @@ EMPTY = Loaded(0, 0, 0, 0, StoredRows([]), StoredRows([]), cost=0, plain=True, b
 
 
 def _too_small(
-    connection: sa.Connection, scope: Scope, request: dict[str, Any], start_on: str, loaded: Loaded
+    connection: sa.Connection, scope: Scope, request: WindowParameters, start_on: str, loaded: Loaded
 ) -> WindowTooSmall | None:
     """What would have to fit; None where the messages are gone by now."""
     found, enough = None, max(request["limit"], 1)
     if loaded.reserved <= request["limit"]:
         while not (found := newest_start(loaded.newest, start_on, loaded.before)) and not loaded.is_all:
             enough *= 2
-            loaded = _load(connection, scope, request | {"limit": enough, "stride": 1})
+            loaded = _load(connection, scope, request | {"limit": enough})
         if not loaded.newest:
             return None
     return nothing_fits(request["id"], request["limit"], loaded, loaded.newest, found)

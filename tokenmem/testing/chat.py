@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from tokenmem.testing.exchange import Exchange, dump, pieces, with_usage
 from tokenmem.testing.replies import JSONObject, StreamError
@@ -19,7 +18,7 @@ class ChatCompletion:
         self._exchange = exchange
         self._answer = exchange.answer
         self._id = exchange.ids.new("chatcmpl-")
-        self._calls = [
+        self._calls: list[JSONObject] = [
             {
                 "id": call.id or exchange.ids.new("call_"),
                 "type": "function",
@@ -83,7 +82,7 @@ class ChatCompletion:
         for piece in pieces(refusal or "", self._answer.chunks):
             yield {"refusal": piece}
         for index, call in enumerate(self._calls):
-            function: Any = call["function"]
+            function = call["function"]
             opened = {"index": index, **call, "function": {"name": function["name"], "arguments": ""}}
             yield {"tool_calls": [opened]}
             for piece in pieces(function["arguments"], self._answer.chunks):

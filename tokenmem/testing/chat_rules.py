@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
 
 from tokenmem.testing.checks import Problems, filled, keys, name, parts, text
+from tokenmem.testing.replies import JSONObject
 
 # OpenAI, API reference, "Create chat completion", messages: the keys of each role, the required ones first.
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -53,9 +53,9 @@ def message_problems(messages: object, allow_keys: Collection[str]) -> Problems:
         yield from _unanswered(messages)
 
 
-def _message(message: Any, place: str, allow_keys: Collection[str]) -> Problems:
+def _message(message: object, place: str, allow_keys: Collection[str]) -> Problems:
     role = message.get("role") if isinstance(message, dict) else None
-    if not isinstance(role, str) or role not in _KEYS:
+    if not isinstance(message, dict) or not isinstance(role, str) or role not in _KEYS:
         yield f"Invalid value for '{place}.role': {role!r}. Supported values are: {', '.join(_KEYS)}."
         return
     required, optional = _KEYS[role]
@@ -72,7 +72,7 @@ def _message(message: Any, place: str, allow_keys: Collection[str]) -> Problems:
         yield from _calls(message["tool_calls"], f"{place}.tool_calls")
 
 
-def _content(role: str, message: dict[str, Any], place: str) -> Problems:
+def _content(role: str, message: JSONObject, place: str) -> Problems:
     content = message.get("content")
     if content is None and role == "assistant":
         if not any(message.get(key) for key in _INSTEAD_OF_CONTENT):
@@ -122,7 +122,7 @@ def _called(called: object, kind: str, place: str) -> Problems:
         yield from text(called[written], f"{place}.{written}")
 
 
-def _unanswered(messages: list[dict[str, Any]]) -> Problems:
+def _unanswered(messages: list[JSONObject]) -> Problems:
     """Tool calls without their results directly behind them, and results without their call."""
     waiting: dict[str, None] = {}
     answered: set[str] = set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 Problems = Iterator[str]
 # OpenAI, API reference, "function.name": letters, digits, underscores and dashes, at most 64.
@@ -12,7 +11,7 @@ FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def keys(
-    value: Mapping[str, Any], required: Collection[str], allowed: Collection[str], place: str
+    value: Mapping[str, object], required: Collection[str], allowed: Collection[str], place: str
 ) -> Problems:
     """Keys that are missing, and keys that are not documented."""
     for key in required:
@@ -55,12 +54,12 @@ def filled(value: object, place: str) -> Problems:
         yield f"Invalid '{place}': empty array. Expected an array with minimum length 1."
 
 
-def parts(value: list[Any], documented: Mapping[str, tuple[str, ...]], place: str) -> Problems:
+def parts(value: list[object], documented: Mapping[str, tuple[str, ...]], place: str) -> Problems:
     """Content parts, by a table of the types that may stand here and their keys; optional keys end in "?"."""
     for index, part in enumerate(value):
         here = f"{place}[{index}]"
         kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(kind, str) or kind not in documented:
+        if not isinstance(part, dict) or not isinstance(kind, str) or kind not in documented:
             supported = ", ".join(documented)
             yield f"Invalid value for '{here}.type': {kind!r}. Supported values are: {supported}."
             continue

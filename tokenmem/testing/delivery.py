@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from tokenmem.testing.exchange import Rendering, dump, error_body
 from tokenmem.testing.replies import Answer, Cut, Stall, StreamError
@@ -31,7 +30,7 @@ SpokenReply = Answer | Stall | Cut | StreamError
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-def whole(status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
+def whole(status: int, body: Mapping[str, object], headers: Mapping[str, str]) -> bytes:
     """A response with a JSON body."""
     data = dump(body).encode()
     length = {"content-type": "application/json", "content-length": str(len(data))}

@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from tokenmem.testing.replies import Answer, JSONObject, Request, StreamError
 
@@ -90,7 +90,7 @@ def pieces(text: str, count: int | None) -> Iterator[str]:
         start += length
 
 
-def dump(value: Any) -> str:
+def dump(value: object) -> str:
     """JSON as the provider writes it, in as few characters as can be."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
@@ -101,7 +101,9 @@ def error_body(status: int, code: str | None, message: str) -> JSONObject:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def with_usage(usage: JSONObject, replaced: Mapping[str, Any] | None, parts: tuple[str, str]) -> JSONObject:
+def with_usage(
+    usage: JSONObject, replaced: Mapping[str, object] | None, parts: tuple[str, str]
+) -> JSONObject:
     """The usage with some of its keys replaced; details are merged, and the total is the sum of the parts."""
     given = dict(replaced or {})
     for key, value in given.items():

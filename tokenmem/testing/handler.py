@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 from tokenmem.testing.delivery import HangUp, Pause, Step, steps_of_stream, steps_of_whole, whole
 from tokenmem.testing.exchange import error_body
@@ -57,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing: a test's output is the test's."""
 
     def _read(self) -> bytes | None:
@@ -87,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         return {"x-request-id": self.server.model.ids.new("req_")}
 
     def _send_json(
-        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+        self, status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None
     ) -> None:
         self._perform([whole(status, body, self._headers() | dict(headers or {}))])
 

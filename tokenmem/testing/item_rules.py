@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from tokenmem.testing.checks import Problems, filled, keys, name, parts, text
+from tokenmem.testing.replies import JSONObject
 
 # OpenAI, API reference, "Create a model response", input: the keys of each item besides its type, as the
 # openai package 3.54 types them. A question mark stands behind those that may be left out.
@@ -86,16 +86,14 @@ _LONGEST_ID = 64
 _ID_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
-def kind_of(item: dict[str, Any]) -> object:
+def kind_of(item: JSONObject) -> object:
     """An item's type; the easy form of a message needs none, nor does a reference."""
     return item.get("type") or (
         "message" if "role" in item else "item_reference" if set(item) <= {"id", "type"} else None
     )
 
 
-def input_problems(
-    body: dict[str, Any], allow_keys: Collection[str], allow_items: Collection[str]
-) -> Problems:
+def input_problems(body: JSONObject, allow_keys: Collection[str], allow_items: Collection[str]) -> Problems:
     """What is wrong with the input of a response."""
     given = body.get("input")
     if isinstance(given, str) or (given is None and _continues(body)):
@@ -115,16 +113,16 @@ def input_problems(
         yield from _repeated(items)
 
 
-def _continues(body: dict[str, Any]) -> bool:
+def _continues(body: JSONObject) -> bool:
     """Whether there is context that the request does not show."""
     return any(body.get(key) for key in ("previous_response_id", "conversation", "prompt"))
 
 
-def _item(item: Any, place: str, allow_keys: Collection[str], allow_items: Collection[str]) -> Problems:
+def _item(item: object, place: str, allow_keys: Collection[str], allow_items: Collection[str]) -> Problems:
     kind = kind_of(item) if isinstance(item, dict) else None
     if isinstance(kind, str) and kind in allow_items:
         return
-    if not isinstance(kind, str) or kind not in ITEMS:
+    if not isinstance(item, dict) or not isinstance(kind, str) or kind not in ITEMS:
         yield f"Invalid value for '{place}.type': {kind!r}. Supported values are: {', '.join(ITEMS)}."
         return
     required, optional = ITEMS[kind]
@@ -151,7 +149,7 @@ def _id(value: object, prefix: str, place: str) -> Problems:
         yield f"Invalid '{place}': {value!r}. Expected an ID that begins with {prefix!r}."
 
 
-def _message(item: dict[str, Any], place: str) -> Problems:
+def _message(item: JSONObject, place: str) -> Problems:
     role = item.get("role")
     if role not in _ROLES:
         yield f"Invalid value for '{place}.role': {role!r}. Supported values are: {', '.join(_ROLES)}."
@@ -174,7 +172,7 @@ def _summary(value: object, place: str) -> Problems:
         yield f"Invalid type for '{place}': expected an array."
 
 
-def _pairs(items: list[dict[str, Any]], *, knows_all: bool) -> Problems:
+def _pairs(items: list[JSONObject], *, knows_all: bool) -> Problems:
     """Calls without exactly one output behind them, and outputs without their call."""
     # A reference may stand for a call that the request does not show.
     knows_all = knows_all and all(kind_of(item) != "item_reference" for item in items)
@@ -198,7 +196,7 @@ def _pairs(items: list[dict[str, Any]], *, knows_all: bool) -> Problems:
             yield f"No tool output found for {str(kind).replace('_', ' ')} {call_id}."
 
 
-def _reasoning(items: list[dict[str, Any]], *, stored: bool) -> Problems:
+def _reasoning(items: list[JSONObject], *, stored: bool) -> Problems:
     """Reasoning items without what the model wrote after them, or without what they stand for."""
     for item, following in zip(items, [*items[1:], None], strict=True):
         if kind_of(item) != "reasoning":
@@ -215,12 +213,12 @@ def _reasoning(items: list[dict[str, Any]], *, stored: bool) -> Problems:
             )
 
 
-def _is_output(item: dict[str, Any]) -> bool:
+def _is_output(item: JSONObject) -> bool:
     kind = kind_of(item)
     return item["role"] == "assistant" if kind == "message" else kind not in _NOT_OUTPUT
 
 
-def _repeated(items: list[dict[str, Any]]) -> Problems:
+def _repeated(items: list[JSONObject]) -> Problems:
     seen: set[str] = set()
     for item in items:
         item_id = item.get("id")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 JSONObject = dict[str, Any]
+"""A JSON object, as a client sends it or a provider would: what is in it only they say."""
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -39,7 +41,7 @@ class ToolCallSpec:
     """
 
     name: str
-    arguments: Mapping[str, Any] | str = field(default_factory=dict)
+    arguments: Mapping[str, object] | str = field(default_factory=dict)
     id: str | None = None
 
     @property
@@ -49,7 +51,7 @@ class ToolCallSpec:
 
 
 ToolCallLike = (
-    ToolCallSpec | tuple[str, Mapping[str, Any] | str] | tuple[str, Mapping[str, Any] | str, str | None]
+    ToolCallSpec | tuple[str, Mapping[str, object] | str] | tuple[str, Mapping[str, object] | str, str | None]
 )
 
 
@@ -77,9 +79,9 @@ class Answer:
     reasoning: str | None = None
     refusal: str | None = None
     finish_reason: FinishReason | None = None
-    usage: Mapping[str, Any] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    items: Sequence[Mapping[str, Any]] | None = None
+    usage: Mapping[str, object] | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    items: Sequence[Mapping[str, object]] | None = None
     chunks: int | None = None
     delay: float = 0.0
     chunk_delay: float = 0.0
@@ -165,7 +167,7 @@ class RawReply:
         status: the HTTP status.
     """
 
-    body: Mapping[str, Any]
+    body: Mapping[str, object]
     status: int = 200
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from tokenmem.testing.exchange import Exchange, dump, pieces, with_usage
 from tokenmem.testing.replies import JSONObject, StreamError
@@ -182,7 +181,7 @@ def _summary_events(
 
 def response_usage(exchange: Exchange) -> JSONObject:
     """What the exchange cost, in tokens; the reasoning is part of the output."""
-    usage: dict[str, Any] = {
+    usage: JSONObject = {
         "input_tokens": exchange.prompt_tokens,
         "input_tokens_details": {"cached_tokens": exchange.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": exchange.answer_tokens + exchange.reasoning_tokens,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any
 
 from tokenmem.testing.chat_rules import message_problems
 from tokenmem.testing.checks import Problems, name, text
 from tokenmem.testing.item_rules import input_problems
+from tokenmem.testing.replies import JSONObject
 
 _LONGEST_CACHE_KEY = 64
 _MOST_TOOLS = 128
@@ -28,7 +28,7 @@ _HOSTED_TOOLS = {
 
 
 def problems_in(
-    path: str, body: dict[str, Any], *, allow_keys: Collection[str] = (), allow_items: Collection[str] = ()
+    path: str, body: JSONObject, *, allow_keys: Collection[str] = (), allow_items: Collection[str] = ()
 ) -> list[str]:
     """What the provider would refuse in the body of a request; empty where all is well.
 
@@ -48,7 +48,7 @@ def problems_in(
     return []
 
 
-def _common(body: dict[str, Any]) -> Problems:
+def _common(body: JSONObject) -> Problems:
     try:
         json.dumps(body, allow_nan=False)
     except ValueError:
@@ -68,7 +68,7 @@ def _prompt(prompt: object) -> Problems:
         yield "Invalid type for 'prompt': expected a string or an array."
 
 
-def _chat_tools(body: dict[str, Any]) -> Problems:
+def _chat_tools(body: JSONObject) -> Problems:
     tools = body.get("tools")
     if tools is None:
         for key in ("tool_choice", "parallel_tool_calls"):
@@ -90,13 +90,13 @@ def _chat_tools(body: dict[str, Any]) -> Problems:
     yield from _chosen(body, [_chat_tool_name(tool) for tool in tools])
 
 
-def _chat_tool_name(tool: Any) -> object:
+def _chat_tool_name(tool: object) -> object:
     kind = tool.get("type") if isinstance(tool, dict) else None
-    inner = tool.get(kind) if isinstance(kind, str) else None
+    inner = tool.get(kind) if isinstance(tool, dict) and isinstance(kind, str) else None
     return inner.get("name") if isinstance(inner, dict) else None
 
 
-def _response_tools(body: dict[str, Any]) -> Problems:
+def _response_tools(body: JSONObject) -> Problems:
     tools = body.get("tools")
     if not tools and body.get("tool_choice") not in (None, "none", "auto"):
         yield "'tool_choice' is only allowed when 'tools' are specified."
@@ -118,7 +118,7 @@ def _response_tools(body: dict[str, Any]) -> Problems:
     yield from _chosen(body, names)
 
 
-def _tool(tool: dict[str, Any], allowed: set[str], place: str) -> Problems:
+def _tool(tool: JSONObject, allowed: set[str], place: str) -> Problems:
     yield from name(tool.get("name"), f"{place}.name")
     yield from (f"Unknown parameter: '{place}.{key}'." for key in tool if key not in allowed)
     if not isinstance(tool.get("parameters"), dict | None):
@@ -132,7 +132,7 @@ def _unique(names: list[object]) -> Problems:
     )
 
 
-def _chosen(body: dict[str, Any], names: list[object]) -> Problems:
+def _chosen(body: JSONObject, names: list[object]) -> Problems:
     """A tool_choice that names a function, in either API's form."""
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in ("function", "custom"):

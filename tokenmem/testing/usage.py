@@ -6,13 +6,12 @@ import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from tokenmem.counting.counters import TiktokenCounter
 from tokenmem.counting.encodings import load_encoding
 from tokenmem.counting.model_rules import prompt_tokens
 from tokenmem.errors import InvalidMessage
-from tokenmem.testing.replies import Answer, Request
+from tokenmem.testing.replies import Answer, JSONObject, Request
 
 _COUNTER = TiktokenCounter()
 # OpenAI, "Prompt caching": prompts of 1,024 tokens or more, and hits in steps of 128.
@@ -88,7 +87,7 @@ def text_tokens(text: str) -> int:
     return _COUNTER.count_text(text) if text else 0
 
 
-def _segments(body: dict[str, Any]) -> Iterator[str]:
+def _segments(body: JSONObject) -> Iterator[str]:
     """The prompt in the order in which the provider reads it, each segment as JSON."""
     if body.get("instructions"):
         yield json.dumps({"role": "system", "content": body["instructions"]})

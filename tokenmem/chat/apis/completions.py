@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from tokenmem.callables import is_wrapped, keyword_parameters
-from tokenmem.chat.apis.interface import ModelAPI, StreamReader
+from tokenmem.chat.apis.interface import Client, Endpoint, Event, ModelAPI, Response, StreamReader
 from tokenmem.chat.apis.replies import (
     Answer,
     is_stream,
@@ -28,12 +27,12 @@ class ChatCompletions(ModelAPI):
     reserved = frozenset({"messages", "model", "stream", "tools", "functions", "instructions", "n"})
     takes_cache_key = True
 
-    def endpoint(self, client: Any) -> Callable[..., Any]:
+    def endpoint(self, client: Client) -> Endpoint:
         """The method of the client that sends a request."""
-        create: Callable[..., Any] = client.chat.completions.create
+        create: Endpoint = client.chat.completions.create
         return create
 
-    def accepted_options(self, client: Any) -> Collection[str] | None:
+    def accepted_options(self, client: Client) -> Collection[str] | None:
         """What that method takes, or any where the openai package's own is wrapped by somebody else."""
         create = self.endpoint(client)
         return None if is_wrapped(create, package="openai") else keyword_parameters(create)
@@ -47,7 +46,7 @@ class ChatCompletions(ModelAPI):
             request.pop("stream_options", None)  # the provider refuses it there
         return request
 
-    def read(self, response: Any) -> Answer:
+    def read(self, response: Response) -> Answer:
         """The reply.
 
         Raises:
@@ -61,7 +60,7 @@ class ChatCompletions(ModelAPI):
             raise ModelError("the model's answer has no message; ask for one choice, and not for a stream")
         return _answer(message, choice.get("finish_reason"), body.get("usage"), request_id_of(response))
 
-    def reader(self, response: Any) -> StreamReader | None:
+    def reader(self, response: Response) -> StreamReader | None:
         """What puts a stream together."""
         return CompletionReader(request_id_of(response)) if is_stream(response) else None
 
@@ -82,9 +81,9 @@ class CompletionReader:
         self.request_id = request_id
         self._message: JSONObject = {}
         self._finish_reason: str | None = None
-        self._usage: Any = None
+        self._usage: object = None
 
-    def feed(self, chunk: Any) -> str:
+    def feed(self, chunk: Event) -> str:
         """Take a chunk in and return the text in it."""
         body = plain(chunk)
         if not isinstance(body, Mapping):

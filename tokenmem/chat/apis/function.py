@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from tokenmem.callables import keyword_parameters
-from tokenmem.chat.apis.interface import ModelAPI, StreamReader
+from tokenmem.chat.apis.interface import Client, Endpoint, ModelAPI, Response, StreamReader
 from tokenmem.chat.apis.replies import Answer, is_stream, plain
 from tokenmem.errors import ModelError
 from tokenmem.messages.message import Message
@@ -21,15 +20,15 @@ class Function(ModelAPI):
     where the chat has tools or options, with these by name.
     """
 
-    def endpoint(self, client: Any) -> Callable[..., Any]:
+    def endpoint(self, client: Client) -> Endpoint:
         """The function, called with what it needs to know."""
 
-        def call(messages: list[JSONObject], **options: Any) -> Any:
+        def call(messages: list[JSONObject], **options: object) -> object:
             return client(messages, **options)
 
         return call
 
-    def accepted_options(self, client: Any) -> Collection[str] | None:
+    def accepted_options(self, client: Client) -> Collection[str] | None:
         """The function's parameters behind the first, which is the messages."""
         return keyword_parameters(client, but_first=1)
 
@@ -38,7 +37,7 @@ class Function(ModelAPI):
         request = super().request(head, sent, stream=False)
         return {name: value for name, value in request.items() if name != "model"}
 
-    def read(self, response: Any) -> Answer:
+    def read(self, response: Response) -> Answer:
         """The message that it returned.
 
         Raises:
@@ -60,7 +59,7 @@ class Function(ModelAPI):
             )
         return replace(answer, finish_reason="tool_calls") if message.kind == "tool_call" else answer
 
-    def reader(self, response: Any) -> StreamReader | None:
+    def reader(self, response: Response) -> StreamReader | None:
         """What joins the pieces of a text."""
         return _TextReader() if is_stream(response) else None
 

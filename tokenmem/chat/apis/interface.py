@@ -15,11 +15,26 @@ from tokenmem.messages.conversions import chat_messages, chat_tool, has_chat_for
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject
 
+Client = Any
+"""A chat's client: whatever the API of the caller's own takes as one."""
+
+Endpoint = Callable[..., object]
+"""What sends a request; it is called with the request's parameters by name."""
+
+Response = Any
+"""What a client answered: an object of the provider's package, a dict, or a stream of events."""
+
+Event = Any
+"""What a stream yielded."""
+
+Sent = Any
+"""A message in the form in which an API takes it: only its `render` and `request` know it."""
+
 
 class StreamReader(Protocol):
     """Puts the reply of one stream together, event by event."""
 
-    def feed(self, event: Any) -> str:
+    def feed(self, event: Event) -> str:
         """Take the next event in.
 
         Args:
@@ -70,7 +85,7 @@ class ModelAPI(Protocol):
     takes_cache_key: bool = False
     takes_plain: bool = True
 
-    def endpoint(self, client: Any) -> Callable[..., Any]:
+    def endpoint(self, client: Client) -> Endpoint:
         """What sends a request; it is called with the request's parameters by name.
 
         Its answer is a response, or an iterator of events. In an AsyncChat both may also be awaited and
@@ -86,10 +101,10 @@ class ModelAPI(Protocol):
             raise InvalidArgument(
                 f"client is a {type(client).__name__}; {type(self).__name__} takes a function"
             )
-        function: Callable[..., Any] = client
+        function: Endpoint = client
         return function
 
-    def accepted_options(self, client: Any) -> Collection[str] | None:
+    def accepted_options(self, client: Client) -> Collection[str] | None:
         """The names of the options that a request can have, as in `Chat(…, temperature=0)`; None for any.
 
         By default what the endpoint takes. Others are refused before anything is stored.
@@ -99,7 +114,7 @@ class ModelAPI(Protocol):
         """
         return keyword_parameters(self.endpoint(client))
 
-    def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
+    def tools(self, tools: Sequence[Mapping[str, object]]) -> list[JSONObject]:
         """The request's parameter `tools`.
 
         Args:
@@ -120,11 +135,11 @@ class ModelAPI(Protocol):
         """
         return sendable(list(filter(has_chat_form, messages)), no_result)
 
-    def render(self, messages: Sequence[Message]) -> Sequence[Any]:
+    def render(self, messages: Sequence[Message]) -> Sequence[Sent]:
         """Prepared messages in the form in which `request` gets them: by default OpenAI chat messages."""
         return chat_messages(messages)
 
-    def request(self, head: JSONObject, sent: Sequence[Any], stream: bool) -> JSONObject:
+    def request(self, head: JSONObject, sent: Sequence[Sent], stream: bool) -> JSONObject:
         """The parameters of a request.
 
         Args:
@@ -138,7 +153,7 @@ class ModelAPI(Protocol):
         return {**request, "stream": True} if stream else request
 
     @abstractmethod
-    def read(self, response: Any) -> Answer:
+    def read(self, response: Response) -> Answer:
         """The reply in a response that came whole.
 
         Args:
@@ -148,7 +163,7 @@ class ModelAPI(Protocol):
             ModelError: there is none in it.
         """
 
-    def reader(self, response: Any) -> StreamReader | None:  # noqa: ARG002
+    def reader(self, response: Response) -> StreamReader | None:  # noqa: ARG002
         """What puts a response together that comes in pieces; None for one that came whole.
 
         Args:

@@ -7,12 +7,12 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypedDict
+from typing import Self, TypedDict
 
 from tokenmem.messages.calls import ToolCall, answered_ids, called_function, tool_calls
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_message, parse_partial
-from tokenmem.messages.values import JSONObject, check_text
+from tokenmem.messages.values import JSONObject, JSONValue, check_text
 
 _WHOLE = frozenset({"id", "type", "role", "name", "format"})
 """What a stream sends whole, some servers with every piece, or empty with every later one."""
@@ -55,7 +55,7 @@ class Answer:
     @classmethod
     def of_message(
         cls,
-        message: Mapping[str, Any],
+        message: Mapping[str, object],
         *,
         finish_reason: str | None = None,
         usage: Usage | None = None,
@@ -81,7 +81,7 @@ class Answer:
     def part_of_message(
         cls,
         text: str,
-        rest: Mapping[str, Any] | None = None,
+        rest: Mapping[str, object] | None = None,
         *,
         usage: Usage | None = None,
         request_id: str | None = None,
@@ -106,7 +106,7 @@ def is_stream(response: object) -> bool:
     return isinstance(response, (Iterator, AsyncIterator))
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> JSONValue:
     """The JSON value of what the openai package returns; a dict is one already."""
     dump = getattr(value, "to_dict", None)
     if callable(dump):
@@ -115,7 +115,7 @@ def plain(value: Any) -> Any:
     return dump(mode="json", exclude_unset=True) if callable(dump) else value
 
 
-def request_id_of(response: Any) -> str | None:
+def request_id_of(response: object) -> str | None:
     """The provider's id of a request: of a reply, a stream or an error."""
     found = getattr(response, "_request_id", None) or getattr(response, "request_id", None)
     if found is None:
@@ -162,7 +162,7 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
-def merge(whole: JSONObject, delta: Mapping[str, Any]) -> None:
+def merge(whole: JSONObject, delta: Mapping[str, object]) -> None:
     """Add a streamed piece to what has come before it: texts grow, the rest is put in its place.
 
     As Chat Completions streams: lists hold objects that tell their `index`. Nothing of the piece is kept.
@@ -185,14 +185,14 @@ def merge(whole: JSONObject, delta: Mapping[str, Any]) -> None:
             whole[key] = copy.deepcopy(value)
 
 
-def _as_list(known: Any) -> list[Any]:
+def _as_list(known: object) -> list[JSONValue]:
     """What a list is added to: some servers stream content as parts and as text in turn."""
     if isinstance(known, list):
         return known
     return [{"type": "text", "text": known}] if known and isinstance(known, str) else []
 
 
-def _add_text(parts: list[Any], text: str) -> None:
+def _add_text(parts: list[JSONValue], text: str) -> None:
     last = parts[-1] if parts else None
     if isinstance(last, dict) and last.get("type") == "text" and isinstance(last.get("text"), str):
         last["text"] += text
@@ -200,7 +200,7 @@ def _add_text(parts: list[Any], text: str) -> None:
         parts.append({"type": "text", "text": text})
 
 
-def merge_list(whole: list[Any], pieces: Sequence[Any]) -> None:
+def merge_list(whole: list[JSONValue], pieces: Sequence[JSONValue]) -> None:
     """Add pieces to a list; one with an index grows the item with that index."""
     for piece in pieces:
         known = _grows(whole, piece) if isinstance(piece, dict) else None
@@ -210,7 +210,7 @@ def merge_list(whole: list[Any], pieces: Sequence[Any]) -> None:
             whole.append(copy.deepcopy(piece))
 
 
-def _grows(whole: Sequence[Any], piece: JSONObject) -> JSONObject | None:
+def _grows(whole: Sequence[JSONValue], piece: JSONObject) -> JSONObject | None:
     """The item that a piece belongs to; None where it begins one.
 
     OpenAI numbers the calls of a reply. Other servers send whole calls, without a number or all with the
@@ -228,7 +228,7 @@ def _grows(whole: Sequence[Any], piece: JSONObject) -> JSONObject | None:
     return same[-1] if same and not _is_another_call(same[-1], piece) else None
 
 
-def _is_another_call(known: Mapping[str, Any], piece: Mapping[str, Any]) -> bool:
+def _is_another_call(known: Mapping[str, object], piece: Mapping[str, object]) -> bool:
     """Whether a piece begins a call although an item has its number or id: it names a function once more."""
     before, now = called_function(known), called_function(piece)
     if not (before.get("name") and now.get("name")):
@@ -238,7 +238,7 @@ def _is_another_call(known: Mapping[str, Any], piece: Mapping[str, Any]) -> bool
     return bool(now.get("arguments")) and _is_json(before.get("arguments"))
 
 
-def _is_json(text: Any) -> bool:
+def _is_json(text: JSONValue) -> bool:
     try:
         json.loads(text)
     except (TypeError, ValueError, RecursionError):
@@ -262,7 +262,7 @@ def with_call_ids(message: JSONObject) -> JSONObject:
     return {**message, "tool_calls": named}
 
 
-def text_in(content: Any) -> str:
+def text_in(content: object) -> str:
     """The text of a message's content, or of a piece of it."""
     if isinstance(content, list):
         texts = [
@@ -293,7 +293,7 @@ def storable(text: str) -> bool:
     return True
 
 
-def scrubbed(value: Any) -> Any:
+def scrubbed(value: JSONValue) -> JSONValue:
     """A model's JSON with what databases cannot hold put in other words: a reply is not lost for a NUL.
 
     NUL and halves of surrogate pairs become U+FFFD, the sign for what could not be read.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from tokenmem.callables import is_wrapped, keyword_parameters
-from tokenmem.chat.apis.interface import ModelAPI, StreamReader
+from tokenmem.chat.apis.interface import Client, Endpoint, Event, ModelAPI, Response, StreamReader
 from tokenmem.chat.apis.replies import Answer, is_stream, plain, request_id_of, scrubbed, usage_of
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.counting.model_rules import family_of
@@ -15,7 +14,7 @@ from tokenmem.messages.conversions import has_item_form, response_items, respons
 from tokenmem.messages.items import without_repeated_items
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_message, parse_messages, parse_partial
-from tokenmem.messages.values import JSONObject
+from tokenmem.messages.values import JSONObject, JSONValue
 
 _ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
@@ -31,12 +30,12 @@ class Responses(ModelAPI):
     )
     takes_cache_key = True
 
-    def endpoint(self, client: Any) -> Callable[..., Any]:
+    def endpoint(self, client: Client) -> Endpoint:
         """The method of the client that sends a request."""
-        create: Callable[..., Any] = client.responses.create
+        create: Endpoint = client.responses.create
         return create
 
-    def accepted_options(self, client: Any) -> Collection[str] | None:
+    def accepted_options(self, client: Client) -> Collection[str] | None:
         """What that method takes, or any where the openai package's own is wrapped by somebody else."""
         create = self.endpoint(client)
         return None if is_wrapped(create, package="openai") else keyword_parameters(create)
@@ -45,7 +44,7 @@ class Responses(ModelAPI):
         """A window's messages as they can be sent."""
         return sendable(without_repeated_items(filter(has_item_form, messages)), no_result)
 
-    def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[JSONObject]:
+    def tools(self, tools: Sequence[Mapping[str, object]]) -> list[JSONObject]:
         """The tools as this API describes them."""
         return [response_tool(tool) for tool in tools]
 
@@ -66,7 +65,7 @@ class Responses(ModelAPI):
             request["stream"] = True
         return request
 
-    def read(self, response: Any) -> Answer:
+    def read(self, response: Response) -> Answer:
         """The reply.
 
         Raises:
@@ -74,12 +73,12 @@ class Responses(ModelAPI):
         """
         return _answer(plain(response), request_id_of(response))
 
-    def reader(self, response: Any) -> StreamReader | None:
+    def reader(self, response: Response) -> StreamReader | None:
         """What puts a stream together."""
         return ResponseReader(request_id_of(response)) if is_stream(response) else None
 
 
-def _answer(body: Any, request_id: str | None) -> Answer:
+def _answer(body: JSONValue, request_id: str | None) -> Answer:
     items = body.get("output") if isinstance(body, Mapping) else None
     error = body.get("error") if isinstance(body, Mapping) else None
     if error or not isinstance(items, list) or not items:
@@ -96,12 +95,12 @@ def _answer(body: Any, request_id: str | None) -> Answer:
     )
 
 
-def _code(error: Any) -> str | None:
+def _code(error: object) -> str | None:
     code = error.get("code") if isinstance(error, Mapping) else None
     return code if isinstance(code, str) else None
 
 
-def _text_of(item: Any) -> str:
+def _text_of(item: object) -> str:
     if not isinstance(item, Mapping) or item.get("type") != "message":
         return ""
     content = item.get("content")
@@ -127,11 +126,11 @@ class ResponseReader:
     def __init__(self, request_id: str | None = None) -> None:
         self.request_id = request_id
         self._done: list[JSONObject] = []
-        self._open: dict[Any, JSONObject] = {}
-        self._texts: dict[Any, str] = {}
+        self._open: dict[object, JSONObject] = {}
+        self._texts: dict[object, str] = {}
         self._response: JSONObject | None = None
 
-    def feed(self, event: Any) -> str:
+    def feed(self, event: Event) -> str:
         """Take an event in and return the text in it.
 
         Raises:
@@ -204,6 +203,6 @@ class ResponseReader:
         }
 
 
-def _has_begun(item: Mapping[str, Any]) -> bool:
+def _has_begun(item: Mapping[str, object]) -> bool:
     """Whether there is more to an item under way than the text of a message."""
     return item.get("type") != "message" or bool(item.get("refusal"))

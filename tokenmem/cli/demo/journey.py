@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from tokenmem.messages.values import JSONObject
 
 TITLE = "A night train to the sea"
 
@@ -72,7 +73,7 @@ def scripted_model(prompt: str) -> str:
     return dict([*OPENING, *ONWARD])[question]
 
 
-def scripted_tool_model(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def scripted_tool_model(messages: Sequence[JSONObject]) -> JSONObject:
     """A model as an API with tools has it, messages in and one message out: it looks up the timetable."""
     newest = messages[-1]
     if newest["role"] != "tool":
