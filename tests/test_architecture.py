@@ -19,6 +19,7 @@ LONG_FILES = {
     "tests/cli/test_cli_chat.py",
     "tests/conformance/test_chat.py",
     "tests/counting/test_model_rules.py",
+    "tests/database/test_query_plans.py",
     "tests/database/test_views.py",
     "tests/support/chat_player.py",
 }

@@ -95,18 +95,23 @@ class PositionConflict(TokenmemError):
         last_position: where the conversation is.
     """
 
-    def __init__(self, conversation_id: str, *, expected_position: int, last_position: int) -> None:
+    def __init__(
+        self, conversation_id: str, *, expected_position: int, last_position: int, detail: str | None = None
+    ) -> None:
         super().__init__(
-            f"conversation {conversation_id!r} is at position {last_position}, not at {expected_position}; "
-            f"read what is there and decide again"
+            f"conversation {conversation_id!r}: {detail}"
+            if detail is not None
+            else f"conversation {conversation_id!r} is at position {last_position}, not at "
+            f"{expected_position}; read what is there and decide again"
         )
+        self._detail = detail
         self.conversation_id = conversation_id
         self.expected_position = expected_position
         self.last_position = last_position
 
     def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
         positions = {"expected_position": self.expected_position, "last_position": self.last_position}
-        return partial(type(self), self.conversation_id, **positions), ()
+        return partial(type(self), self.conversation_id, **positions, detail=self._detail), ()
 
 
 class IdempotencyConflict(TokenmemError):

@@ -284,8 +284,9 @@ def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], ta
         "key": "k",
         "digest": "d",
         "expected": LONG,
+        "first_revision": 1,
     }
-    statement = together._as_one(take, count, (append.STORE_KEY,), "")
+    statement = together.as_one(take, count, (append.STORE_KEY,), "")
     before = connection.execute("SELECT count(*) FROM tokenmem.messages").fetchone()
     explained = explain(connection, statement, head | values(messages, [10] * count))
     after = connection.execute("SELECT count(*) - %s FROM tokenmem.messages", [count]).fetchone()

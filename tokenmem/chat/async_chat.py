@@ -64,6 +64,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         request = TurnRequest(
             conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
         )
+        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.turn(request))
 
     async def send_tool_results(
@@ -93,6 +94,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         request = TurnRequest(
             conversation_id, messages, idempotency_key, expected_position, options, stream=True
         )
+        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.answer_calls(request))
 
     async def run(

@@ -112,6 +112,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         request = TurnRequest(
             conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
         )
+        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.turn(request))
 
     def send_tool_results(
@@ -158,6 +159,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         request = TurnRequest(
             conversation_id, messages, idempotency_key, expected_position, options, stream=True
         )
+        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.answer_calls(request))
 
     def run(

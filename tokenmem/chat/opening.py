@@ -115,7 +115,8 @@ class Candidates:
         start = self._start(token_limit)
         loaded = self.loaded
         if start is None:
-            if len(loaded.pinned.rows) != loaded.message_count or self.new or loaded.reserved > token_limit:
+            is_empty = loaded.is_all and not loaded.rows.rows and not self.new
+            if not is_empty or loaded.reserved > token_limit:
                 raise NothingFits
             start = len(self.costs)  # nothing but pinned messages, and the limit holds them
         rows, new = loaded.rows.rows[start:], self.new[max(start - len(loaded.rows.rows), 0) :]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenmem.arguments import checked_name, optional_name, optional_number
+from tokenmem.errors import InvalidMessage
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, parse_messages
 from tokenmem.messages.values import JSONObject
@@ -31,6 +32,7 @@ class TurnRequest:
         stream: whether the text is delivered as it comes.
         check: raises where the messages do not follow those before them; nothing is stored then.
         given: the messages as the caller gave them, where they are cut: a repeated request has the same.
+        resumes: the key is known, and whatever messages it has stored are meant.
     """
 
     conversation_id: str
@@ -41,6 +43,7 @@ class TurnRequest:
     stream: bool = False
     check: Check | None = None
     given: Sequence[Message] = ()
+    resumes: bool = False
 
     def __post_init__(self) -> None:
         checked_name(self.conversation_id, "conversation_id")
@@ -56,6 +59,12 @@ def user_messages(message: UserMessage | None) -> list[Message]:
     """
     if message is None:
         return []
+    if isinstance(message, (list, tuple)) and any(
+        isinstance(part, dict) and "role" in part for part in message
+    ):
+        raise InvalidMessage(
+            "message is a list of messages; pass one, or append them to the store and send without a message"
+        )
     if isinstance(message, str) or (isinstance(message, (list, tuple)) and message):
         return parse_messages([Message.user(message)])
     return parse_messages([message])  # type: ignore[list-item]  # an empty list, which is refused there

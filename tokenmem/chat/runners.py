@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
@@ -164,7 +164,7 @@ class AsyncModelRunner:
         """Send a request to the model."""
         self.raise_cancelled()
         if self._blocking:
-            answer = await asyncio.to_thread(self._endpoint, **effect.request)
+            answer = await asyncio.to_thread(_call, lambda: self._endpoint(**effect.request))
         else:
             answer = self._endpoint(**effect.request)
         return await answer if inspect.isawaitable(answer) else answer
@@ -233,12 +233,20 @@ class AsyncModelRunner:
             self.raise_cancelled()
 
 
+def _call(function: Callable[[], object]) -> object:
+    """Call a function in a thread: no future takes a StopIteration, so who awaits it would wait for ever."""
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
+
+
 async def _returned_async(invocation: Invocation) -> object:
     try:
         if is_async(invocation.function):
             answer = invocation.call()
         else:
-            answer = await asyncio.to_thread(invocation.call)
+            answer = await asyncio.to_thread(_call, invocation.call)
         return await answer if inspect.isawaitable(answer) else answer
     except Exception as error:
         return error

@@ -18,10 +18,10 @@ from tokenmem.messages.parsing import digest
 from tokenmem.models import Appended, Window
 from tokenmem.operations import append, calls, insert, snapshot, start_call
 from tokenmem.operations.append import CounterMismatch, PendingAppend
-from tokenmem.operations.calls import FinishedCall
+from tokenmem.operations.calls import FinishedCall, StartedCall
 from tokenmem.operations.rows import no_conversation
 from tokenmem.operations.snapshot import KnownKey, Snapshot
-from tokenmem.operations.start_call import PendingCall, StartedCall
+from tokenmem.operations.start_call import PendingCall
 from tokenmem.procedures import Procedures
 
 CONFLICTS = 3
@@ -36,13 +36,13 @@ class StartedTurn:
     """A turn whose call has begun.
 
     Attributes:
-        number: the call's number.
+        call: the call.
         opening: what is sent.
         window: the same as a window of stored messages.
         counter: what the conversation is counted by.
     """
 
-    number: int
+    call: StartedCall
     opening: Opening
     window: Window
     counter: TokenCounter
@@ -117,13 +117,20 @@ class TurnStarter:
 
     def _check(self, request: TurnRequest, found: Snapshot | None) -> None:
         """Whether the turn may begin: where the conversation is, and whether there is one."""
-        if found is None and not request.messages:
+        if found is None and (not request.messages or (request.expected_position and self._is_owned)):
             raise no_conversation(request.conversation_id, self.procedures.scope)
+        if found is None and request.check is not None:
+            request.check((), 0)
         expected, last_position = request.expected_position, found.last_position if found is not None else 0
         if expected is not None and expected != last_position:
             raise PositionConflict(
                 request.conversation_id, expected_position=expected, last_position=last_position
             )
+
+    @property
+    def _is_owned(self) -> bool:
+        """Whether a conversation that is not found may be another owner's."""
+        return self.procedures.scope.owner is not None
 
     def _of_key(
         self, request: TurnRequest, found: Snapshot, key: KnownKey
@@ -135,11 +142,12 @@ class TurnStarter:
             PositionConflict: the reply is gone, or the message; or something else stands behind it.
         """
         given = request.given or request.messages
-        if given and digest(given) != key.digest:
+        if not request.resumes and (digest(given) if given else "") != key.digest:
+            stored = f"stored other messages at positions {key.first_position} to {key.last_position}"
+            used = stored if key.first_position <= key.last_position else "been used without a message"
             raise IdempotencyConflict(
-                f"conversation {request.conversation_id!r}: idempotency key {request.key!r} has stored other "
-                f"messages at positions {key.first_position} to {key.last_position}; use a new key for new "
-                f"messages"
+                f"conversation {request.conversation_id!r}: idempotency key {request.key!r} has {used}; "
+                f"use a new key for a new request"
             )
         if key.running:
             return None
@@ -147,10 +155,15 @@ class TurnStarter:
         if key.is_answered and key.call_number is not None:
             reply = yield from self.procedures.read(calls.finished, request.conversation_id, key.call_number)
         if reply is None and (key.is_answered or key.moved_on or not key.complete):
+            why = "has no reply, and something else stands behind its message"
+            if key.is_answered or not key.complete:
+                why = "has lost its reply" if key.is_answered else "has lost its message"
             raise PositionConflict(
                 request.conversation_id,
                 expected_position=key.last_position,
                 last_position=found.last_position,
+                detail=f"the request with the key {request.key!r} {why}; "
+                f"read what is there, and send a new one",
             )
         return reply
 
@@ -175,14 +188,15 @@ class TurnStarter:
         counter = self._counter_of(found)
         new = () if repeats else request.messages
         opening = yield from self.open(request, found, new, counter)
-        pending = self._pending(request, new, opening.token_counts, counter)
+        asked = replace(request, expected_position=None) if repeats else request
+        pending = self._pending(asked, new, opening.token_counts, counter)
         revision = None if anyway or found is None else found.revision
         call = self._call(opening, revision, found.key if found is not None else None)
         started = yield from self._write(pending, call, is_new=found is None)
         if started is None:
             return None
         window = stored_at(opening.window, started.moment)
-        return StartedTurn(started.number, opening, window, counter)
+        return StartedTurn(started, opening, window, counter)
 
     def _append_first(
         self, request: TurnRequest, found: Snapshot | None
@@ -190,7 +204,8 @@ class TurnStarter:
         """Append the messages, whatever comes before them, and begin with the window that ends there."""
         counter = self._counter_of(found)
         yield from self.open(request, found, request.messages, counter)  # whether it would be refused
-        yield from self._check_alone(request, counter)
+        if request.check is None:  # results cannot stand without their calls
+            yield from self._check_alone(request, counter)
 
         def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:
             stored_by = self.procedures.counter_of(name, counter)
@@ -212,7 +227,7 @@ class TurnStarter:
         started = yield from self._write(pending, self._call(opening), is_new=False)
         if started is None:
             raise no_conversation(request.conversation_id, self.procedures.scope)
-        return StartedTurn(started.number, opening, opening.window, counter)
+        return StartedTurn(started, opening, opening.window, counter)
 
     def _begin_what_is_stored(self, request: TurnRequest) -> TurnProcedure[StartedTurn | FinishedCall]:
         """Begin for what this request has just appended with its key, whatever stands behind it by now."""

@@ -145,7 +145,7 @@ class ResultTurns(Turns):
         if request.key is not None and reply.replayed:
             known = yield from self.procedures.read(calls.knows, request.conversation_id, request.key)
             if known:  # the results are stored, and the model may have answered
-                return (yield from self.turn(request))
+                return (yield from self.turn(replace(request, resumes=True)))
         texts = yield from _result_texts(reply.tool_calls, functions, on_error)
         results = [
             Message.tool(scrubbed(text), tool_call_id=call.id)
@@ -154,7 +154,7 @@ class ResultTurns(Turns):
         try:
             return (yield from self.answer_calls(replace(request, messages=parse_messages(results))))
         except IdempotencyConflict:  # the same run elsewhere has stored what its functions returned
-            return (yield from self.turn(request))
+            return (yield from self.turn(replace(request, resumes=True)))
 
 
 def _check_of(conversation_id: str, messages: Sequence[Message]) -> Check:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from tokenmem.chat.apis.interface import Response, Sent, StreamReader
+from tokenmem.chat.apis.interface import ModelAPI, Response, Sent, StreamReader
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
-from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause, TurnProcedure
+from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause, StreamLeft, TurnProcedure
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.start import StartedTurn, TurnStarter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
@@ -66,7 +67,7 @@ class Turns(TurnStarter):
 
     def _call_model(self, request: TurnRequest, started: StartedTurn) -> TurnProcedure[Reply]:
         """Ask the model and record how that ends."""
-        yield KeepAlive(self.procedures.write_of(calls.beat, request.conversation_id, started.number))
+        yield KeepAlive(self.procedures.write_of(calls.beat, request.conversation_id, started.call))
         clock = _Clock()
         reader: StreamReader | None = None
         response: Response = None
@@ -77,6 +78,7 @@ class Turns(TurnStarter):
                 answer = self.settings.api.read(response)
             else:
                 answer = yield from _read_stream(response, reader, clock)
+            _check_answer(answer, self.settings.api)
         except BaseException as error:
             part = _part_of(reader, error)
             if reader is not None:
@@ -131,7 +133,14 @@ class Turns(TurnStarter):
         request_id = part.request_id or request_id_of(error)
         outcome = _outcome(status, replace(part, request_id=request_id), clock, described(error))
         try:
-            yield from self._end(request, started, part, outcome)
+            try:
+                yield from self._end(request, started, part, outcome)
+            except (DatabaseUnavailable, ConversationNotFound):
+                raise
+            except Exception:  # a counter of the caller's: the call ends without its part
+                if not part.messages:
+                    raise
+                yield from self._end(request, started, replace(part, messages=()), outcome)
         except Exception as second:
             error.add_note(f"tokenmem could not record the call: {type(second).__name__}: {second}")
 
@@ -145,19 +154,19 @@ class Turns(TurnStarter):
         interrupted: BaseException | None = None
         for seconds in (*_RETRIES, None):
             try:
-                ended, counts = yield from self._store_end(request, started, answer.messages, outcome)
-            except DatabaseUnavailable:
-                if seconds is None or interrupted is not None:
-                    raise
-                yield Pause(seconds)
-            except KeyboardInterrupt as error:
+                try:
+                    ended, counts = yield from self._store_end(request, started, answer.messages, outcome)
+                    break
+                except DatabaseUnavailable:
+                    if seconds is None or interrupted is not None:
+                        raise
+                    yield Pause(seconds)
+            except (KeyboardInterrupt, CancelledError, StreamLeft) as error:
                 if interrupted is not None or seconds is None:
                     raise
-                interrupted = error
+                interrupted = error  # one more try, at once
             except end_call.AlreadyEnded:
                 return (yield from self._ended_before(request, started))
-            else:
-                break
         yield KeepAlive(None)
         if interrupted is not None:
             raise interrupted
@@ -183,7 +192,7 @@ class Turns(TurnStarter):
             pending = PendingAppend(
                 request.conversation_id, messages, counts, name, owner=owner, must_exist=True
             )
-            return self.procedures.write_of(end_call.end, started.number, pending, outcome, part_of)
+            return self.procedures.write_of(end_call.end, started.call, pending, outcome, part_of)
 
         ended = yield from self.procedures.count_and_write(
             messages, started.counter, store, one_statement=True
@@ -192,7 +201,7 @@ class Turns(TurnStarter):
 
     def _ended_before(self, request: TurnRequest, started: StartedTurn) -> TurnProcedure[Reply]:
         """The reply that an earlier try has stored, or, had we been taken for dead, the other one's."""
-        found = yield from self.procedures.read(calls.finished, request.conversation_id, started.number)
+        found = yield from self.procedures.read(calls.finished, request.conversation_id, started.call.number)
         if found is None and request.key is not None:
             yield from self._wait(request)
             found = yield from self.procedures.read(
@@ -230,6 +239,19 @@ def _part_of(reader: StreamReader | None, error: BaseException) -> Answer:
     except Exception as second:
         error.add_note(f"tokenmem could not store what had arrived: {type(second).__name__}: {second}")
         return Answer()
+
+
+def _check_answer(answer: object, api: ModelAPI) -> None:
+    """Check what an API of the caller's has made of a response.
+
+    Raises:
+        ModelError: it is no Answer.
+    """
+    if not isinstance(answer, Answer):
+        raise ModelError(
+            f"{type(api).__name__} read a reply as a {type(answer).__name__}; its read, and the answer of "
+            f"its reader, return a tokenmem.chat.Answer"
+        )
 
 
 def _outcome(status: str, answer: Answer, clock: _Clock, error: str | None = None) -> Outcome:

@@ -30,7 +30,9 @@ from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
+from tokenmem.operations.rows import StoredRows
 from tokenmem.operations.snapshot import Snapshot
+from tokenmem.operations.window import EMPTY
 from tokenmem.procedures import Procedures
 from tokenmem.store import Store
 
@@ -183,7 +185,6 @@ class _ChainTurn(ModelAPI):
         self.chain = chain
         self.inputs = inputs
         self.history: list[Message] = []
-        self.nothing_fits = False
 
     def on(self, store: Store | AsyncStore) -> TurnProcedure[Reply]:
         """The turn's procedure on the memory's store."""
@@ -226,7 +227,7 @@ class _ChainTurn(ModelAPI):
 
     def request(self, head: JSONObject, sent: Sequence[Message], stream: bool) -> JSONObject:  # noqa: ARG002
         """The llm's prompt: what was said before, and what the user says now."""
-        self.history = [] if self.nothing_fits else list(sent[:-1])
+        self.history = list(sent[:-1])
         return {**head, "prompt": self.chain.begin(self.inputs, self.history)}
 
     def read(self, response: str) -> Answer:
@@ -264,10 +265,14 @@ class _ChainTurns(Turns):
         """Make the prompt; the history is empty where not even the pinned messages fit, as the memory is."""
         try:
             return (yield from super().open(request, found, new, counter))
-        except WindowTooSmall as error:
-            self._turn.nothing_fits = True
-            self.settings = replace(self.settings, window_limit=error.token_count)
-            return (yield from super().open(request, found, new, counter))
+        except WindowTooSmall:
+            if found is None:
+                raise
+            # What the user says, which where it is stored already is the last row.
+            rows = [] if new else found.loaded.rows.rows[-1:]
+            cost, count = sum(row[5] for row in rows), found.loaded.message_count
+            said = replace(EMPTY, rows=StoredRows(rows), cost=cost, total_tokens=cost, message_count=count)
+            return (yield from super().open(request, replace(found, loaded=said), new, counter))
 
 
 def _model_name(llm: LLM) -> str:

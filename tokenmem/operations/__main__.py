@@ -13,6 +13,7 @@ from pkgutil import iter_modules
 from tokenmem import operations
 from tokenmem.database.schema import DEFAULT_SCHEMA
 from tokenmem.database.statements import Statement, as_sql
+from tokenmem.operations import append, end_call, snapshot, start_call, together
 
 
 def statements(dialect: str) -> Iterator[tuple[str, str]]:
@@ -24,7 +25,26 @@ def statements(dialect: str) -> Iterator[tuple[str, str]]:
         module = import_module(f"{operations.__name__}.{found.name}")
         for name, value in vars(module).items():
             for label, statement in _named(name, value, dialect):
-                yield f"{found.name}.{label}", as_sql(statement.text, dialect, schema).strip()
+                text = as_sql(statement.text, dialect, schema).strip()
+                if "?" not in text and not text.startswith("COPY"):  # those only a driver can be given
+                    yield f"{found.name}.{label}", text
+    for place, statement in _built(dialect):
+        yield place, as_sql(statement.text, dialect, schema).strip()
+
+
+def _built(dialect: str) -> Iterator[tuple[str, Statement]]:
+    """Statements that are put together when they are needed, as they are for one message with a key."""
+    yield "snapshot.take", snapshot.statement_up_to(key=False)
+    yield "snapshot.take, with a key", snapshot.statement_up_to(key=True)
+    if dialect == "postgresql":
+        yield "append.append", together.as_one(append.TAKE_ANY, 1, (append.STORE_KEY,), "")
+        yield "start_call.start", together.as_one(start_call.TAKE_UNCHANGED, 1, start_call.CHANGES, "")
+        yield "end_call.end", together.as_one(end_call.TAKE_IF_OPEN, 1, end_call.CHANGES, end_call.OPEN)
+        return
+    for name, take in (("append.append", append.TAKE_ANY), ("start_call.start", start_call.TAKE_UNCHANGED)):
+        yield f"{name}, the conversation", Statement(take)
+    for change in (append.STORE_KEY, *start_call.CHANGES, *end_call.CHANGES):
+        yield f"{change.name}, where the conversation has been taken", together.with_taken_given(change.text)
 
 
 def _named(name: str, value: object, dialect: str) -> Iterator[tuple[str, Statement]]:

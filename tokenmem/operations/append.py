@@ -15,7 +15,7 @@ from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
-from tokenmem.operations.rows import no_conversation
+from tokenmem.operations.rows import first_revision, no_conversation
 from tokenmem.operations.together import Change, take_and_change
 
 
@@ -63,10 +63,11 @@ UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so tha
 # known, it is another owner's, its counter is another, or it is not at the expected position.
 TAKE_ANY = """
 INSERT INTO {conversations} AS c
-    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, updated_at)
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, updated_at,
+    revision)
 SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {json}),
     CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint),
-    {now}
+    {now}, CAST(:first_revision AS bigint)
 WHERE NOT EXISTS (
     SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
 ON CONFLICT (id) DO UPDATE SET
@@ -199,6 +200,7 @@ def head_of(pending: PendingAppend, tokens: int) -> dict[str, object]:
         "key": pending.key,
         "digest": pending.digest,
         "expected": pending.expected_position,
+        "first_revision": first_revision(),
     }
 
 

@@ -12,12 +12,14 @@ from tokenmem.messages.values import dump_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
 from tokenmem.operations.append import PendingAppend
+from tokenmem.operations.rows import first_revision
 
 # In the order of their ids: two processes that import the same ones wait for each other, and not in a circle.
 _TAKE = """
 INSERT INTO {conversations}
-    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
-SELECT {id}, {owner}, {title}, CAST({metadata} AS {json}), {token_counter}, {count}, {count}, {tokens}
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, revision)
+SELECT {id}, {owner}, {title}, CAST({metadata} AS {json}), {token_counter}, {count}, {count}, {tokens},
+    CAST(:first_revision AS bigint)
 FROM {rows}
 WHERE true ORDER BY 1
 ON CONFLICT (id) DO NOTHING
@@ -72,7 +74,12 @@ def bulk_create(
         each.conversation_id: each for each in reversed(conversations)
     }  # of several with one id the first
     rows = dump_json([_row(pending) for pending in first.values()])
-    taken = {row[0] for row in _TAKES[dialect].fetch(connection, scope, {"rows": rows})}
+    taken = {
+        row[0]
+        for row in _TAKES[dialect].fetch(
+            connection, scope, {"rows": rows, "first_revision": first_revision()}
+        )
+    }
     new = [pending for pending in first.values() if pending.conversation_id in taken]
     if new:
         insert.in_bulk(connection, scope, chain.from_iterable(map(_message_rows, new)))

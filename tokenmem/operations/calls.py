@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.models import LLMCall, Window
-from tokenmem.operations.rows import NO_BOUND, messages_of, no_conversation, utc
+from tokenmem.operations.rows import NO_BOUND, as_stored, messages_of, no_conversation, utc
 
 UNFINISHED = "not ended: the call is running, or its process died"
 """What stands as the error of a call until it ends."""
@@ -19,6 +20,19 @@ DIED = "not ended: its process died"
 
 LEASE = 15
 """Seconds after which a call whose process has not said that it runs counts as dead: three beats missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCall:
+    """A call that has begun.
+
+    Attributes:
+        number: its number in the conversation.
+        moment: when; it tells the call from one of a conversation that was deleted and made anew.
+    """
+
+    number: int
+    moment: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +140,19 @@ def is_running(connection: sa.Connection, scope: Scope, conversation_id: str, ke
 
 _BEAT = Statement("""
 UPDATE {llm_calls} SET alive_at = {now}
-WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
+WHERE conversation_id = :id AND number = :number AND created_at = :begun AND alive_at IS NOT NULL
 """)
 
 
-def beat(connection: sa.Connection, scope: Scope, conversation_id: str, number: int) -> None:
+def beat(connection: sa.Connection, scope: Scope, conversation_id: str, started: StartedCall) -> None:
     """Say that the call is still running, for a repeated request that waits for it."""
-    _BEAT.run(connection, scope, {"id": conversation_id, "number": number})
+    _BEAT.run(connection, scope, key_of(connection, conversation_id, started))
+
+
+def key_of(connection: sa.Connection, conversation_id: str, started: StartedCall) -> dict[str, object]:
+    """The parameters by which statements find a call that has begun."""
+    begun = as_stored(started.moment, connection.dialect.name)
+    return {"id": conversation_id, "number": started.number, "begun": begun}
 
 
 _PAGE = """

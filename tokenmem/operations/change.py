@@ -14,6 +14,7 @@ from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
+    first_revision,
     lock_conversation,
     messages_of,
     read_conversation,
@@ -132,9 +133,10 @@ def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, afte
 
 _FORK = Statement("""
 INSERT INTO {conversations}
-    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens)
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, revision)
 SELECT CAST(:new_id AS text), c.owner, c.title, c.metadata, c.token_counter,
-    CAST(:at AS bigint), count(m.position), COALESCE(max(m.tokens_before + m.token_count), 0)
+    CAST(:at AS bigint), count(m.position), COALESCE(max(m.tokens_before + m.token_count), 0),
+    CAST(:first_revision AS bigint)
 FROM {conversations} c LEFT JOIN {messages} m ON m.conversation_id = c.id AND m.position <= :at
 WHERE c.id = :id AND {owned}
 GROUP BY c.id
@@ -165,6 +167,7 @@ def fork(
             f"conversation {conversation_id!r} ends at position {source.last_position}; it has no {at}"
         )
     copy = {"id": conversation_id, "new_id": new_id, "at": at, "owner": scope.owner}
+    copy["first_revision"] = first_revision()
     if not _FORK.run(connection, scope, copy):
         raise InvalidArgument(f"conversation {new_id!r} exists already; fork under another id")
     _FORK_MESSAGES.run(connection, scope, copy)

@@ -11,7 +11,7 @@ from tokenmem.database.statements import Parameters, Scope, Statement, with_piec
 from tokenmem.models import LLMCall
 from tokenmem.operations import append
 from tokenmem.operations.append import CounterMismatch, PendingAppend
-from tokenmem.operations.calls import call_of
+from tokenmem.operations.calls import StartedCall, call_of, key_of
 from tokenmem.operations.rows import no_conversation
 from tokenmem.operations.together import Change, take_and_change
 
@@ -39,24 +39,26 @@ _OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, 
 _END = Statement(
     """
 UPDATE {llm_calls} SET {outcome}
-WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
+WHERE conversation_id = :id AND number = :number AND created_at = :begun AND alive_at IS NOT NULL
 RETURNING {returned_call_columns}
 """,
     outcome=_OUTCOME,
 )
 # PostgreSQL takes the call's row first: if somebody has ended it, nothing is stored.
-_OPEN = """open AS (
-    SELECT 1 FROM {llm_calls} WHERE conversation_id = :id AND number = :number AND alive_at IS NOT NULL
+OPEN = """open AS (
+    SELECT 1 FROM {llm_calls}
+    WHERE conversation_id = :id AND number = :number AND created_at = :begun AND alive_at IS NOT NULL
     FOR UPDATE
 ),"""
-_TAKE_IF_OPEN = with_pieces(append.TAKE_EXISTING, condition="AND EXISTS (SELECT 1 FROM open)")
+TAKE_IF_OPEN = with_pieces(append.TAKE_EXISTING, condition="AND EXISTS (SELECT 1 FROM open)")
 _TAKE = with_pieces(append.TAKE_EXISTING, condition="")
 _END_WITH_REPLY = Change(
     "ended",
     with_pieces(
         """
 UPDATE {llm_calls} AS l SET {outcome}, reply_position = taken_position - :count + 1, reply_messages = :count
-FROM taken WHERE l.conversation_id = :id AND l.number = :number AND l.alive_at IS NOT NULL
+FROM taken
+WHERE l.conversation_id = :id AND l.number = :number AND l.created_at = :begun AND l.alive_at IS NOT NULL
 RETURNING {returned_call_columns}
 """,
         outcome=_OUTCOME,
@@ -73,8 +75,13 @@ FROM taken WHERE k.conversation_id = :id AND k.key = :part_of
 """,
 )
 _IS_OPEN = Statement("""
-SELECT alive_at IS NOT NULL FROM {llm_calls} WHERE conversation_id = :id AND number = :number
+SELECT alive_at IS NOT NULL FROM {llm_calls}
+WHERE conversation_id = :id AND number = :number AND created_at = :begun
 """)
+
+
+CHANGES = (_END_WITH_REPLY, _KEEP_PART)
+"""What the end of a call with a part of a keyed request's reply changes beside the conversation's row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class AlreadyEnded(Exception):
 def end(
     connection: sa.Connection,
     scope: Scope,
-    number: int,
+    started: StartedCall,
     pending: PendingAppend,
     outcome: Outcome,
     part_of: str | None,
@@ -109,7 +116,7 @@ def end(
     Args:
         connection: on SQLite in a transaction.
         scope: the schema and the owner.
-        number: the call's number.
+        started: the call.
         pending: the reply, or the part of it that arrived; it may hold no message.
         outcome: how the call ended.
         part_of: the key of the request that the stored part belongs to; None for a whole reply.
@@ -119,26 +126,29 @@ def end(
         ConversationNotFound: it was deleted while the model thought; nothing is stored.
     """
     parameters = {name: getattr(outcome, name) for name in Outcome.__slots__}
-    parameters |= append.head_of(pending, sum(pending.token_counts)) | {"number": number, "part_of": part_of}
+    parameters |= append.head_of(pending, sum(pending.token_counts)) | {"part_of": part_of}
+    parameters |= key_of(connection, pending.conversation_id, started)
     if not pending.messages:
         rows = _END.fetch(connection, scope, parameters)
         if not rows:
-            raise AlreadyEnded
+            return _why_not(connection, scope, pending, parameters)
         return EndedCall(call_of(pending.conversation_id, rows[0]))
     is_postgresql = connection.dialect.name == "postgresql"
     taken = take_and_change(
         connection,
         scope,
-        _TAKE_IF_OPEN if is_postgresql else _TAKE,
+        TAKE_IF_OPEN if is_postgresql else _TAKE,
         parameters,
         messages=pending.messages,
         token_counts=pending.token_counts,
         changes=(_END_WITH_REPLY, *((_KEEP_PART,) if part_of is not None else ())),
-        guard=_OPEN,
+        guard=OPEN,
     )
     if taken is None:
         return _why_not(connection, scope, pending, parameters)
-    if taken.answer is None:
+    if taken.answer is None:  # on SQLite, where what has been stored is rolled back
+        if not _IS_OPEN.fetch(connection, scope, parameters):
+            raise no_conversation(pending.conversation_id, scope)
         raise AlreadyEnded
     first_position = taken.last_position - len(pending.messages) + 1
     return EndedCall(call_of(pending.conversation_id, taken.answer), first_position, taken.moment)

@@ -35,7 +35,12 @@ _UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated
 # Only differences of running totals count, so the rows that stay are left as they are.
 _DELETE_UP_TO = [
     Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position"),
-    Statement("DELETE FROM {append_keys} WHERE conversation_id = :id AND last_position <= :position"),
+    # A key whose reply stays, or is being made, is still known.
+    Statement("""
+DELETE FROM {append_keys} WHERE conversation_id = :id AND last_position <= :position AND NOT EXISTS (
+    SELECT 1 FROM {llm_calls} l WHERE l.conversation_id = :id AND l.number = call_number
+        AND (l.reply_position > :position OR l.alive_at IS NOT NULL))
+"""),
     Statement("""
 UPDATE {conversations} SET message_count = message_count - :removed, revision = revision + 1 WHERE id = :id
 """),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import repeat
@@ -112,6 +113,16 @@ def values_of(message: Message, token_count: int) -> dict[str, object]:
 def payload_text(message: Message) -> str | None:
     """What the column `payload` holds of a message."""
     return None if message.payload is None else dump_json(message.payload)
+
+
+def first_revision() -> int:
+    """The revision of a new conversation, in microseconds: not one that an earlier one of its id has had."""
+    return time.time_ns() // 1000
+
+
+def as_stored(moment: datetime, dialect: str) -> datetime | str:
+    """A moment in UTC as this engine holds it; the way back from `utc`."""
+    return moment if dialect == "postgresql" else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def utc(moment: datetime | str) -> datetime:

@@ -79,6 +79,11 @@ def _statement(end: str, *, with_newest_reply: bool) -> Statement:
     return Statement(_UP_TO if end else _AS_IT_IS, end=end, newest=newest, least_before=LEAST_BEFORE)
 
 
+def statement_up_to(*, key: bool) -> Statement:
+    """The statement of `take` for a person to look at: without a key, or with one."""
+    return _statement(_AT_KEY if key else "", with_newest_reply=True)
+
+
 @dataclass(frozen=True, slots=True)
 class KnownKey:
     """What an earlier request with the same idempotency key has left.

@@ -6,14 +6,13 @@ The call's row says "cancelled, not ended" in case nobody comes back (docs/adr/0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from tokenmem.database.statements import Scope, with_pieces
 from tokenmem.operations.append import UNIQUE_VIOLATION, PendingAppend, head_of
-from tokenmem.operations.calls import DIED, UNFINISHED
+from tokenmem.operations.calls import DIED, UNFINISHED, StartedCall
 from tokenmem.operations.together import Change, take_and_change
 
 
@@ -50,23 +49,10 @@ class PendingCall:
     dead_call: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StartedCall:
-    """A call that has begun.
-
-    Attributes:
-        number: its number in the conversation.
-        moment: when.
-    """
-
-    number: int
-    moment: datetime
-
-
 _TAKE_NEW = """
 INSERT INTO {conversations}
-    (id, owner, token_counter, last_position, message_count, total_tokens, last_call)
-VALUES (:id, :owner, :token_counter, :count, :count, :tokens, 1)
+    (id, owner, token_counter, last_position, message_count, total_tokens, last_call, revision)
+VALUES (:id, :owner, :token_counter, :count, :count, :tokens, 1, :first_revision)
 ON CONFLICT (id) DO NOTHING
 {returning_taken}
 """
@@ -80,10 +66,11 @@ UPDATE {conversations} AS c SET
     updated_at = {now}
 WHERE c.id = :id AND {owned}
     AND (CAST(:revision AS bigint) IS NULL OR c.revision = :revision)
+    AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
     {condition}
 {returning_taken}
 """
-_TAKE_UNCHANGED = with_pieces(_TAKE_AS_READ, condition="")
+TAKE_UNCHANGED = with_pieces(_TAKE_AS_READ, condition="")
 # PostgreSQL locks the key's row first: of two processes that repeat a request one begins its call.
 _OF_KEY = """SELECT 1 FROM {append_keys} WHERE conversation_id = :id AND key = :key
         AND (call_number = :known_call OR (call_number IS NULL AND CAST(:known_call AS bigint) IS NULL))"""
@@ -133,6 +120,10 @@ FROM taken
 )
 
 
+CHANGES = (_STORE_KEY, _KEEP_PROMPT, _RECORD_CALL)
+"""What a first call of a keyed request changes beside the conversation's row and its messages."""
+
+
 def start(
     connection: sa.Connection, scope: Scope, pending: PendingAppend, call: PendingCall, *, is_new: bool
 ) -> StartedCall | None:
@@ -176,7 +167,7 @@ def start(
         *((_KEEP_PROMPT,) if call.prompt_digest is not None else ()),
         _RECORD_CALL,
     )
-    take = _TAKE_NEW if is_new else _TAKE_UNCHANGED
+    take = _TAKE_NEW if is_new else TAKE_UNCHANGED
     if call.repeats:
         take = _TAKE_FOR_KEY[connection.dialect.name]
     try:

@@ -91,7 +91,7 @@ def take_and_change(
     """
     request = dict(parameters)
     if connection.dialect.name == "postgresql":
-        statement = _as_one(take, len(messages), changes, guard)
+        statement = as_one(take, len(messages), changes, guard)
         rows = statement.fetch(connection, scope, request | insert.values(messages, token_counts))
         return _taken(*rows[0]) if rows else None
     rows = _statement(take).fetch(connection, scope, request)
@@ -107,7 +107,7 @@ def take_and_change(
     request |= {"taken_position": last_position, "taken_call": last_call, "taken_at": moment}
     answer: Row = ()
     for change in changes:
-        statement = _with_taken_given(change.text)
+        statement = with_taken_given(change.text)
         if change.answers:
             answer = next(iter(statement.fetch(connection, scope, request)), ())
         else:
@@ -128,13 +128,14 @@ def _statement(text: str) -> Statement:
 
 
 @lru_cache(maxsize=256)
-def _with_taken_given(text: str) -> Statement:
+def with_taken_given(text: str) -> Statement:
     """A change's statement for SQLite, which is told what `taken` holds."""
     return Statement(text.replace("FROM taken", _GIVEN))
 
 
 @lru_cache(maxsize=256)
-def _as_one(take: str, count: int, changes: tuple[Change, ...], guard: str) -> Statement:
+def as_one(take: str, count: int, changes: tuple[Change, ...], guard: str) -> Statement:
+    """PostgreSQL's one statement for so many messages and these changes; see `take_and_change`."""
     parts = [f"taken AS ({take})"]
     if count:
         parts.append(f"stored AS ({insert.from_taken(count)})")

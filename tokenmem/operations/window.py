@@ -135,6 +135,7 @@ class Loaded:
 
     Attributes:
         message_count: of the whole conversation.
+        is_all: there is nothing before the messages that were loaded.
         total_tokens: the conversation's running total.
         budget: what the pinned messages leave of the limit for the others, in tokens.
         reserved: what the pinned messages cost, in tokens.
@@ -146,6 +147,7 @@ class Loaded:
     """
 
     message_count: int
+    is_all: bool
     total_tokens: int
     budget: int
     reserved: int
@@ -167,14 +169,9 @@ class Loaded:
         return choose_start(self.newest, budgets, start_on, fall_back=fall_back, before=self.before)
 
     @property
-    def is_all(self) -> bool:
-        """There is nothing more in the conversation."""
-        return len(self.pinned.rows) + len(self.rows.rows) == self.message_count
-
-    @property
     def only_pinned_fit(self) -> bool:
         """There is nothing but pinned messages, or nothing at all, and the limit holds it."""
-        return len(self.pinned.rows) == self.message_count and self.budget >= 0
+        return self.is_all and not self.rows.rows and self.budget >= 0
 
 
 def _load(connection: sa.Connection, scope: Scope, request: WindowParameters) -> Loaded:
@@ -212,6 +209,7 @@ def loaded_of(
     budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
     loaded = Loaded(
         message_count,
+        kind_before is None,
         total_tokens,
         budget,
         reserved,
@@ -266,7 +264,7 @@ def _window(loaded: Loaded, start: int, token_limit: int) -> Window:
     )
 
 
-EMPTY = Loaded(0, 0, 0, 0, StoredRows([]), StoredRows([]), cost=0, plain=True, before=NOTHING)
+EMPTY = Loaded(0, True, 0, 0, 0, StoredRows([]), StoredRows([]), cost=0, plain=True, before=NOTHING)
 """What there is of a conversation that does not exist yet."""
 
 
