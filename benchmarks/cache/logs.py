@@ -63,7 +63,8 @@ def read_sessions(directory: Path) -> dict[str, list[Session]]:
     for path in sorted(directory.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            found.setdefault(record.get("source") or path.stem, []).append(record["messages"])
+            if "messages" in record:  # other files beside them hold other things
+                found.setdefault(record.get("source") or path.stem, []).append(record["messages"])
     return {source: list(_sessions(source, conversations)) for source, conversations in found.items()}
 
 

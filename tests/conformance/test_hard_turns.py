@@ -195,9 +195,7 @@ class Wrong(ModelAPI):
 
 
 def test_an_api_that_reads_no_answer_ends_its_call(chats: Chats) -> None:
-    with pytest.raises(
-        errors.ModelError, match="Wrong read a reply as a str; "
-    ):
+    with pytest.raises(errors.ModelError, match="Wrong read a reply as a str; "):
         model_of(chats, lambda **_: "x", api=Wrong()).send("c", "Hi")
     (call,) = chats.store.calls("c")
     assert (call.status, call.running) == ("error", False)
