@@ -26,6 +26,10 @@ class Conversation:
         total_tokens: the running total behind its newest message, in tokens, counted since its first.
         created_at: when it was created, in UTC.
         updated_at: when it last changed, in UTC.
+        parent_id: the conversation that it was forked from, or None.
+        forked_at: the last position that it has in common with that one.
+        archived_at: when it was put away from the lists, in UTC; None where it was not.
+        keep: whether it is exempt from purges.
     """
 
     id: str
@@ -38,6 +42,10 @@ class Conversation:
     total_tokens: int
     created_at: datetime
     updated_at: datetime
+    parent_id: str | None = None
+    forked_at: int | None = None
+    archived_at: datetime | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,20 +96,20 @@ def test_a_views_other_text_is_one_file_beside_the_revision(database: Database) 
 
 def test_a_table_and_a_view_get_a_column(database: Database) -> None:
     before = database.views()
-    text = database.later.text("call_log").replace("tools\n)", "tools, api\n)")
-    text = text.replace("CAST(p.tools AS text)", "CAST(p.tools AS text), l.api")
+    text = database.later.text("call_log").replace("tools\n)", "tools, region\n)")
+    text = text.replace("CAST(p.tools AS text)", "CAST(p.tools AS text), l.region")
     database.later.add(
-        upgrade='op.add_column("llm_calls", sa.Column("api", sa.Text()), schema=schema)',
-        downgrade='op.drop_column("llm_calls", "api", schema=schema)',
+        upgrade='op.add_column("llm_calls", sa.Column("region", sa.Text()), schema=schema)',
+        downgrade='op.drop_column("llm_calls", "region", schema=schema)',
         call_log=text,
     )
     for _ in range(2):
         database.upgrade()
-        assert database.columns("call_log")[-2:] == ["tools", "api"]
-        assert database.rows("SELECT api FROM {}call_log") == []
+        assert database.columns("call_log")[-2:] == ["tools", "region"]
+        assert database.rows("SELECT region FROM {}call_log") == []
         database.downgrade()
         assert database.views() == before
-        assert "api" not in database.columns("llm_calls")
+        assert "region" not in database.columns("llm_calls")
     assert database.store.verify() == []
     assert len(database.store.messages("c1")) == 2
 

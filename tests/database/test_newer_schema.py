@@ -14,7 +14,7 @@ from tokenmem import AsyncStore, Store, errors
 from tokenmem.database import migrate
 from tokenmem.database.engine import default_schema, open_engine
 
-NEWER = "a newer tokenmem has brought the tables to revision tokenmem_0003"
+NEWER = "a newer tokenmem has brought the tables to revision tokenmem_0004"
 FILL = 'op.execute("CREATE TABLE " + (f"{schema}." if schema else "") + "later (id integer)")'
 ADD = 'op.add_column("messages", sa.Column("metadata", sa.JSON()), schema=schema)'
 
@@ -57,10 +57,10 @@ def newer(database_url: str, tmp_path: Path) -> Iterator[Newer]:
 
 
 def test_an_upgrade_does_nothing_and_says_so(newer: Newer) -> None:
-    for revision in ("head", "tokenmem_0001"):
+    for revision in ("head", "tokenmem_0002"):
         with pytest.warns(RuntimeWarning, match=NEWER):
             newer.store.upgrade(revision)
-    assert newer.current() == "tokenmem_0003"
+    assert newer.current() == "tokenmem_0004"
     with pytest.raises(errors.SchemaOutOfDate, match="nonsense"):
         newer.store.upgrade("nonsense")
 
@@ -121,22 +121,22 @@ def test_processes_of_both_versions_may_start_at_once(database_url: str, tmp_pat
     assert [code for _, code in answers] == [0] * 6, answers
     engine = open_engine(database_url)
     with engine.connect() as connection:
-        assert migrate.current(connection, default_schema(engine.dialect.name, None)) == "tokenmem_0002"
+        assert migrate.current(connection, default_schema(engine.dialect.name, None)) == "tokenmem_0003"
     engine.dispose()
 
 
-@pytest.mark.parametrize("oldest", ["tokenmem_0002", "tokenmem_0003", "tokenmem_10000"])
+@pytest.mark.parametrize("oldest", ["tokenmem_0003", "tokenmem_0004", "tokenmem_10000"])
 def test_where_older_code_does_not_work_it_is_refused(newer: Newer, oldest: str) -> None:
     newer.set_oldest(oldest)
     with pytest.raises(errors.SchemaOutOfDate, match=f"to know {oldest}: install a newer tokenmem"):
         newer.store.upgrade()
-    assert newer.current() == "tokenmem_0003"
+    assert newer.current() == "tokenmem_0004"
 
 
 def test_a_revision_may_refuse_older_code(newer: Newer) -> None:
     newer.later.add(
         upgrade="set_oldest_revision(revision)",
-        downgrade='set_oldest_revision("tokenmem_0001")',
+        downgrade='set_oldest_revision("tokenmem_0002")',
     )
     file = next((newer.later.directory / "versions").glob("tokenmem_0004*.py"))
     file.write_text(file.read_text().replace("keep_writers_out,", "keep_writers_out, set_oldest_revision,"))
@@ -183,20 +183,20 @@ def test_a_downgrade_is_for_the_newer_code(newer: Newer) -> None:
 
 def test_the_command_says_it_in_a_sentence(newer: Newer) -> None:
     upgrade = run("db", "upgrade", url=newer.url)
-    assert (upgrade.code, upgrade.out.endswith("is at revision tokenmem_0003\n")) == (0, True)
+    assert (upgrade.code, upgrade.out.endswith("is at revision tokenmem_0004\n")) == (0, True)
     assert upgrade.err.startswith(f"tokenmem: {NEWER}")
     assert upgrade.err.count("\n") == 1
     current = run("db", "current", url=newer.url)
-    assert (current.code, current.out) == (0, "tokenmem_0003\n")
-    assert current.err == "tokenmem: a newer tokenmem's; this version is at tokenmem_0001 and works on it\n"
+    assert (current.code, current.out) == (0, "tokenmem_0004\n")
+    assert current.err == "tokenmem: a newer tokenmem's; this version is at tokenmem_0002 and works on it\n"
     check = run("db", "check", url=newer.url)
     assert check.code == 0
-    assert "tokenmem_0003: a newer tokenmem's" in check.out
+    assert "tokenmem_0004: a newer tokenmem's" in check.out
     assert run("db", "check", "--json", url=newer.url).json == {"differences": []}
 
 
 def test_the_command_does_not_advise_what_cannot_work(newer: Newer) -> None:
-    newer.set_oldest("tokenmem_0002")
+    newer.set_oldest("tokenmem_0003")
     for command, code in (("upgrade", 1), ("current", 0), ("check", 1)):
         answer = run("db", command, url=newer.url)
         assert answer.code == code

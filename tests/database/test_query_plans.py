@@ -288,7 +288,7 @@ def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], ta
     }
     statement = together.as_one(take, count, (append.STORE_KEY,), "")
     before = connection.execute("SELECT count(*) FROM tokenmem.messages").fetchone()
-    explained = explain(connection, statement, head | values(messages, [10] * count))
+    explained = explain(connection, statement, head | values(messages, [10] * count, beside=False))
     after = connection.execute("SELECT count(*) - %s FROM tokenmem.messages", [count]).fetchone()
     assert after == before
     check(explained, rows=2)

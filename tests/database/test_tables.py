@@ -44,7 +44,7 @@ def test_every_table_view_and_column_is_explained_in_the_database(postgres: psyc
         b" WHERE relnamespace = 'tokenmem'::regnamespace AND relkind IN ('r', 'v')"
         b" AND relname <> 'tokenmem_alembic_version'",
     )
-    assert len(relations) == 13
+    assert len(relations) == 15
     assert [name for name, comment in relations if not comment] == []
     columns = rows(
         postgres,
@@ -75,9 +75,9 @@ def test_ids_are_compared_byte_by_byte(postgres: psycopg.Connection) -> None:
         b" JOIN pg_class ON pg_class.oid = attrelid JOIN pg_collation ON pg_collation.oid = attcollation"
         b" WHERE relnamespace = 'tokenmem'::regnamespace AND relkind = 'r' AND attnum > 0"
         b" AND (attname = 'conversation_id' OR (relname, attname) IN"
-        b" (('conversations', 'id'), ('append_keys', 'key'), ('call_prompts', 'digest')))",
+        b" (('conversations', 'id'), ('conversations', 'parent_id'), ('append_keys', 'key'), ('call_prompts', 'digest')))",
     )
-    assert len(collated) == 7
+    assert len(collated) == 9
     assert {collation for *_, collation in collated} == {"C"}
 
 
@@ -110,7 +110,7 @@ def test_nothing_that_changes_in_a_conversation_is_indexed(database_url: str) ->
     schema = "tokenmem" if engine.dialect.name == "postgresql" else None
     indexes = sa.inspect(engine).get_indexes("conversations", schema)
     indexed = {column for index in indexes for column in index["column_names"]}
-    assert indexed == {"owner", "id"}
+    assert indexed == {"owner", "id", "parent_id", "created_at", "archived_at", "recent_at"}
     assert not indexed & CHANGING
     engine.dispose()
 
@@ -120,7 +120,7 @@ def test_every_key_begins_with_the_conversation(database_url: str) -> None:
     Store(engine).upgrade()
     schema = "tokenmem" if engine.dialect.name == "postgresql" else None
     inspector = sa.inspect(engine)
-    for table in ("messages", "llm_calls", "append_keys", "call_prompts"):
+    for table in ("messages", "llm_calls", "append_keys", "call_prompts", "message_versions"):
         keys = [inspector.get_pk_constraint(table, schema)["constrained_columns"]]
         keys += [index["column_names"] for index in inspector.get_indexes(table, schema)]
         keys += [key["constrained_columns"] for key in inspector.get_foreign_keys(table, schema)]
@@ -136,5 +136,13 @@ def test_sqlite_keeps_messages_in_their_primary_key(sqlite_url: str) -> None:
             connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
         )
     without = {name for name, text in texts.items() if text.rstrip().endswith("WITHOUT ROWID")}
-    assert without == {"messages", "llm_calls", "append_keys", "call_prompts", "schema_settings"}
+    assert without == {
+        "messages",
+        "llm_calls",
+        "append_keys",
+        "call_prompts",
+        "schema_settings",
+        "message_versions",
+        "usage_kept",
+    }
     engine.dispose()

@@ -74,7 +74,7 @@ def stored_at(window: Window, moment: datetime) -> Window:
     rows = rows_of(window)
     if not isinstance(rows, JoinedRows):
         return window
-    new = tuple(replace(message, created_at=moment) for message in rows.new)
+    new = tuple(replace(message, created_at=message.created_at or moment) for message in rows.new)
     return with_rows(window, JoinedRows(rows.rows, new))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,7 +27,16 @@ VIEWS = (
     "count_error_by_model",
 )
 
-TABLES = ("conversations", "messages", "llm_calls", "append_keys", "call_prompts", "schema_settings")
+TABLES = (
+    "conversations",
+    "messages",
+    "llm_calls",
+    "append_keys",
+    "call_prompts",
+    "schema_settings",
+    "message_versions",
+    "usage_kept",
+)
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -53,7 +63,16 @@ def checked_schema(schema: str | None) -> str | None:
 def tables(schema: str | None) -> sa.MetaData:
     """The tables as the newest migration leaves them; `alembic check` compares a database with it."""
     metadata = sa.MetaData(schema=schema)
-    for define in (_conversations, _messages, _llm_calls, _append_keys, _call_prompts, _schema_settings):
+    for define in (
+        _conversations,
+        _messages,
+        _llm_calls,
+        _append_keys,
+        _call_prompts,
+        _schema_settings,
+        _message_versions,
+        _usage_kept,
+    ):
         define(metadata)
     return metadata
 
@@ -110,10 +129,46 @@ def _conversations(metadata: sa.MetaData) -> None:
         _big("last_call", "The highest number ever given to one of its model calls"),
         _moment("created_at", "When it was created, UTC"),
         _moment("updated_at", "When it last changed, UTC"),
+        sa.Column("parent_id", text_key(), comment="The conversation that it was forked from"),
+        _big("forked_at", "The last position that it has in common with its parent", nullable=True),
+        _moment(
+            "recent_at",
+            "updated_at, up to 30 seconds late; null while nothing has changed since",
+            nullable=True,
+        ),
+        _moment("archived_at", "When it was put away from the lists, UTC", nullable=True),
+        sa.Column("keep", sa.Boolean, nullable=False, comment="Exempt from purges"),
         comment="One row a conversation; its lock is the order of its messages",
     )
-    owned = table.c.owner.is_not(None)
-    sa.Index("conversations_by_owner", table.c.owner, table.c.id, postgresql_where=owned, sqlite_where=owned)
+    _index_conversations(table)
+
+
+def _index_conversations(table: sa.Table) -> None:
+    column = table.c
+    is_owned, is_listed = column.owner.is_not(None), column.archived_at.is_(None)
+    made, changed = column.recent_at.is_(None), column.recent_at.is_not(None)
+    _partial_index("conversations_by_owner", is_owned, column.owner, column.id)
+    _partial_index("conversations_by_parent", column.parent_id.is_not(None), column.parent_id, column.id)
+    for suffix, condition, first in (("", sa.true(), ()), ("_by_owner", is_owned, (column.owner,))):
+        _partial_index(
+            f"conversations_made{suffix}",
+            condition & made & is_listed,
+            *first,
+            *(column.created_at, column.id),
+        )
+        _partial_index(
+            f"conversations_changed{suffix}", condition & changed & is_listed, *first, column.recent_at
+        )
+        _partial_index(
+            f"conversations_archived{suffix}",
+            condition & column.archived_at.is_not(None),
+            *first,
+            *(column.archived_at, column.id),
+        )
+
+
+def _partial_index(name: str, condition: sa.ColumnElement[bool], *columns: sa.Column[Any]) -> None:
+    sa.Index(name, *columns, postgresql_where=condition, sqlite_where=condition)
 
 
 def _messages(metadata: sa.MetaData) -> None:
@@ -130,6 +185,8 @@ def _messages(metadata: sa.MetaData) -> None:
         _text("kind", "message, tool_call, tool_result, reasoning or other"),
         _text("content", "The text that a person reads", nullable=True),
         sa.Column("payload", json(), comment="The provider's message where role and text cannot rebuild it"),
+        sa.Column("metadata", json(), comment="The application's own JSON object: never counted, never sent"),
+        _moment("stored_at", "When it was stored, UTC, where created_at came with it", nullable=True),
         comment="One row a message; a suffix of a conversation costs total_tokens - tokens_before",
         sqlite_with_rowid=False,
     )
@@ -171,6 +228,22 @@ def _llm_calls(metadata: sa.MetaData) -> None:
             "While the call runs, when its process last said so, UTC; null once it has ended",
             nullable=True,
         ),
+        _big("revision", "The conversation's revision that it read", nullable=True),
+        _text("api", "The API that was asked: chat, responses or another", nullable=True),
+        _integer("token_limit", "The limit as the caller gave it, in tokens", nullable=True),
+        sa.Column("options", json(), comment="The request's options that are numbers, flags or names"),
+        sa.Column("metadata", json(), comment="The application's own JSON object"),
+        _integer("cache_write_tokens", "Of the provider's count, written to its prompt cache", nullable=True),
+        sa.Column(
+            "pinned",
+            json(),
+            comment="The positions of the pinned messages that were sent from before the window",
+        ),
+        sa.Column(
+            "changes",
+            json(),
+            comment="What was changed in what was sent: a list of positions and what was done",
+        ),
         comment="One row a model call: what the model saw and what it cost",
         sqlite_with_rowid=False,
     )
@@ -192,6 +265,7 @@ def _append_keys(metadata: sa.MetaData) -> None:
             nullable=True,
         ),
         _text("digest", "SHA-256 of the messages: tells a retry from another"),
+        _moment("created_at", "When the append was stored, UTC", nullable=True),
         comment="One row an append with an idempotency key, so that a retry stores nothing twice",
         sqlite_with_rowid=False,
     )
@@ -220,5 +294,49 @@ def _schema_settings(metadata: sa.MetaData) -> None:
         sa.Column("name", text_key(), primary_key=True, comment="The setting's name"),
         _text("value", "Its value"),
         comment="One row a setting; oldest_revision: code that knows this revision works on the tables",
+        sqlite_with_rowid=False,
+    )
+
+
+def _message_versions(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "message_versions",
+        metadata,
+        _conversation_id(),
+        _big("position", "Where it stood", numbers=True),
+        _big("version", "Its number among those that stood there, from 1", numbers=True),
+        _big("part", "Which of the messages that were replaced together, from 1", numbers=True),
+        _big("since_revision", "The conversation's revision from which on it stood there"),
+        _big("replaced_at_revision", "The conversation's revision that replaced it"),
+        _moment("replaced_at", "When it was replaced, UTC"),
+        _integer("token_count", "What it cost in tokens by the conversation's counter then"),
+        _text("role", "As in messages"),
+        _text("kind", "As in messages"),
+        _text("content", "As in messages", nullable=True),
+        sa.Column("payload", json(), comment="As in messages"),
+        comment="One row for each content that an edit has replaced; gone with its message",
+        sqlite_with_rowid=False,
+    )
+
+
+def _usage_kept(metadata: sa.MetaData) -> None:
+    keys = (
+        ("owner", "User or tenant; empty for conversations without one"),
+        ("day", "The day of the calls, UTC, as 2026-01-31"),
+        ("model", "The model that was asked"),
+    )
+    sa.Table(
+        "usage_kept",
+        metadata,
+        *(sa.Column(name, text_key(), primary_key=True, comment=comment) for name, comment in keys),
+        _big("calls", "Model calls"),
+        _big("failed_calls", "Of these, failed or cancelled"),
+        _big("estimated_calls", "Of these, without a bill: their tokens are our counts"),
+        _big("input_tokens", "What was sent, in tokens"),
+        _big("cached_tokens", "Of these, read from the provider's prompt cache"),
+        _big("cache_write_tokens", "Of these, written to it"),
+        _big("output_tokens", "The replies, in tokens"),
+        _big("reasoning_tokens", "Of these, spent on reasoning"),
+        comment="What the calls of removed conversations cost, so that a deletion resets no quota",
         sqlite_with_rowid=False,
     )

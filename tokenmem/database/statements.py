@@ -16,8 +16,16 @@ from tokenmem.database.schema import TABLES
 _PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
 _WORD = re.compile(r"\{([a-z_]+)\}")
 
+RECENT = 30
+"""Seconds by which `recent_at`, by which lists by recency are indexed, may lie behind `updated_at`.
+
+While it stays, an append changes no index of the conversation's row (docs/adr/0016).
+"""
+
 _WORDS = {
     "postgresql": {
+        "greatest": "GREATEST",
+        "short_of": f"{{latest}} - interval '{RECENT} seconds'",
         "as_text": "::text",
         "by_pinned": "",
         "in_utc": " AT TIME ZONE 'UTC'",
@@ -28,6 +36,8 @@ _WORDS = {
     },
     "sqlite": {
         "as_text": "",
+        "greatest": "max",
+        "short_of": f"strftime('%Y-%m-%dT%H:%M:%fZ', {{latest}}, '-{RECENT} seconds')",
         "in_utc": "",
         "json": "text",
         "json_array": "json_array",
@@ -54,9 +64,10 @@ class Scope:
 
 _SHARED = {
     "message_columns": """m.position, m.role, m.kind, m.content, m.payload{as_text},
-    m.token_count, m.pinned, m.created_at{in_utc}""",
+    m.token_count, m.pinned, m.created_at{in_utc}, m.metadata{as_text}""",
     "conversation_columns": """c.id, c.owner, c.title, c.metadata{as_text}, c.token_counter,
-    c.last_position, c.message_count, c.total_tokens, c.created_at{in_utc}, c.updated_at{in_utc}""",
+    c.last_position, c.message_count, c.total_tokens, c.created_at{in_utc}, c.updated_at{in_utc}, c.parent_id,
+    c.forked_at, c.archived_at{in_utc}, c.keep""",
     "call_columns": """l.number, l.model, l.first_position, l.last_position, l.window_tokens, l.input_tokens,
     l.cached_tokens, l.output_tokens, l.reasoning_tokens, l.reply_position, l.reply_messages, l.latency_ms,
     l.first_token_ms, l.finish_reason, l.status, l.error, l.request_id, l.created_at{in_utc}""",
@@ -64,6 +75,10 @@ _SHARED = {
     "returned_call_columns": """number, model, first_position, last_position, window_tokens, input_tokens,
     cached_tokens, output_tokens, reasoning_tokens, reply_position, reply_messages, latency_ms,
     first_token_ms, finish_reason, status, error, request_id, created_at{in_utc}""",
+    # With which every statement says that the conversation, its alias c, has changed; time never goes back.
+    "touched": """updated_at = {latest},
+    recent_at = CASE WHEN c.recent_at > {short_of} THEN c.recent_at ELSE {latest} END""",
+    "latest": "{greatest}(c.updated_at, {now})",
     # With which every statement ends that takes a conversation's row.
     "returning_taken": """RETURNING last_position AS taken_position, total_tokens AS taken_tokens,
     last_call AS taken_call, updated_at AS taken_at""",
@@ -114,7 +129,8 @@ class Statement:
     time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages;
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
     `{json}` is the type of a JSON column, `{json_array}` a function that makes a JSON list.
-    `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner.
+    `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
+    `{touched}` sets the times of a conversation that changes.
     `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.
 
     Args:

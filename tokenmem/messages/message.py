@@ -31,7 +31,9 @@ class Message:
         pinned: a pinned message is part of every window.
         position: its place in the conversation, from 1; 0 while it is not stored.
         token_count: its cost in tokens by the conversation's counter; 0 while it is not stored.
-        created_at: when the database stored it, in UTC; None while it is not stored.
+        created_at: when it was said, in UTC: a time that came in with it, else when the database stored it;
+            None while it is not stored.
+        metadata: whatever JSON object the application keeps beside it: never counted, never sent; or None.
     """
 
     role: str
@@ -42,37 +44,50 @@ class Message:
     position: int = 0
     token_count: int = 0
     created_at: datetime | None = None
+    metadata: JSONObject | None = None
 
     @classmethod
-    def system(cls, content: str, *, pinned: bool = False) -> Message:
+    def system(cls, content: str, *, pinned: bool = False, metadata: JSONObject | None = None) -> Message:
         """Instructions to the model."""
-        return cls("system", content, pinned=pinned)
+        return cls("system", content, pinned=pinned, metadata=metadata)
 
     @classmethod
-    def user(cls, content: str | Sequence[JSONObject], *, pinned: bool = False) -> Message:
+    def user(
+        cls,
+        content: str | Sequence[JSONObject],
+        *,
+        pinned: bool = False,
+        metadata: JSONObject | None = None,
+    ) -> Message:
         """What the user says: text, or parts (text, image_url, input_audio, file) as OpenAI defines them."""
         if isinstance(content, str):
-            return cls("user", content, pinned=pinned)
+            return cls("user", content, pinned=pinned, metadata=metadata)
         parts = list(content)
-        return cls("user", text_of_parts(parts), payload={"role": "user", "content": parts}, pinned=pinned)
+        payload = {"role": "user", "content": parts}
+        return cls("user", text_of_parts(parts), payload=payload, pinned=pinned, metadata=metadata)
 
     @classmethod
     def assistant(
-        cls, content: str | None = None, *, tool_calls: Sequence[Mapping[str, object]] | None = None
+        cls,
+        content: str | None = None,
+        *,
+        tool_calls: Sequence[Mapping[str, object]] | None = None,
+        metadata: JSONObject | None = None,
     ) -> Message:
         """What the model says, and the tools that it calls, as OpenAI's `tool_calls` list."""
         if not tool_calls:
-            return cls("assistant", content, payload=_null_content("assistant", content))
+            payload = _null_content("assistant", content)
+            return cls("assistant", content, payload=payload, metadata=metadata)
         payload = (_null_content("assistant", content) or {"role": "assistant"}) | {
             "tool_calls": [dict(call) for call in tool_calls]
         }
-        return cls("assistant", content, kind="tool_call", payload=payload)
+        return cls("assistant", content, kind="tool_call", payload=payload, metadata=metadata)
 
     @classmethod
-    def tool(cls, content: str, *, tool_call_id: str) -> Message:
+    def tool(cls, content: str, *, tool_call_id: str, metadata: JSONObject | None = None) -> Message:
         """The result of the tool call with this id."""
         payload = {"role": "tool", "tool_call_id": tool_call_id}
-        return cls("tool", content, kind="tool_result", payload=payload)
+        return cls("tool", content, kind="tool_result", payload=payload, metadata=metadata)
 
     @property
     def partial(self) -> bool:
@@ -96,6 +111,7 @@ class MessageFields:
     position: int
     token_count: int
     created_at: datetime | None
+    metadata: JSONObject | None
 
 
 def plain_message(role: str, content: str) -> Message:
@@ -104,7 +120,7 @@ def plain_message(role: str, content: str) -> Message:
     made.role = role
     made.content = content
     made.kind = "message"
-    made.payload = made.created_at = None
+    made.payload = made.created_at = made.metadata = None
     made.pinned = False
     made.position = made.token_count = 0
     made.__class__ = Message

@@ -10,7 +10,7 @@ from typing import Protocol, get_args
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.items import is_item_without_role, item_role_and_kind
 from tokenmem.messages.message import Message, Role, marked_partial, plain_message, split_message
-from tokenmem.messages.values import JSONObject, check_json, is_plain
+from tokenmem.messages.values import JSONObject, check_json, checked_moment, is_plain
 
 ROLES: tuple[str, ...] = get_args(Role)
 
@@ -73,7 +73,7 @@ def _plain(message: object) -> Message | None:
     """A role and a text with which nothing can be wrong: most messages, in a tenth of the time."""
     if type(message) is dict and message.keys() == {"role", "content"}:
         role, content = message["role"], message["content"]
-    elif type(message) is Message and message.pinned is False and message.payload is None:
+    elif type(message) is Message and _is_role_and_text(message):
         role, content = message.role, message.content
     else:
         return None
@@ -82,11 +82,18 @@ def _plain(message: object) -> Message | None:
     return plain_message(role, content)
 
 
+def _is_role_and_text(message: Message) -> bool:
+    if message.pinned is not False or message.payload is not None:
+        return False
+    return message.metadata is None and message.created_at is None
+
+
 def _parse(message: MessageLike, where: str) -> Message:
-    pinned = False
+    pinned, created_at, metadata = False, None, None
     if isinstance(message, Message):
-        pinned = message.pinned
         _check_fields(message, where)
+        pinned, metadata = message.pinned, message.metadata
+        created_at = checked_moment(message.created_at, f"{where}.created_at")
         original = message.to_openai()
     elif isinstance(message, Mapping):
         original = dict(message)
@@ -103,7 +110,9 @@ def _parse(message: MessageLike, where: str) -> Message:
         raise InvalidMessage(
             f"{where}: role or content differ from the payload's; change the dict of to_openai() instead"
         )
-    return Message(role, text, kind=kind, payload=payload, pinned=pinned)
+    return Message(
+        role, text, kind=kind, payload=payload, pinned=pinned, created_at=created_at, metadata=metadata
+    )
 
 
 def _role_and_kind(original: JSONObject, where: str) -> tuple[str, str]:
@@ -124,6 +133,10 @@ def _check_fields(message: Message, where: str) -> None:
     if payload is not None and not isinstance(payload, dict):
         raise InvalidMessage(f"{where}: the payload is a {type(payload).__name__}; use a dict or None")
     check_json(payload, where)  # before it is copied
+    metadata: object = message.metadata
+    if metadata is not None and not isinstance(metadata, dict):
+        raise InvalidMessage(f"{where}: metadata is a {type(metadata).__name__}; use a dict or None")
+    check_json(metadata, f"{where}.metadata")
 
 
 def _role(message: JSONObject, where: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from tokenmem.errors import InvalidMessage
@@ -104,6 +105,29 @@ def check_text(text: str, where: str) -> None:
             f"{where} has half of a surrogate pair (U+{ord(text[error.start]):04X}) "
             f"at position {error.start}, "
             f'which UTF-8 cannot carry; repair it, for example with text.encode("utf-8", "replace").decode()'
+        ) from None
+
+
+def checked_moment(value: object, where: str) -> datetime | None:
+    """A time in UTC, or None.
+
+    Raises:
+        InvalidMessage: it is no datetime, has no time zone, or lies outside the calendar in UTC.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidMessage(f"{where} is a {type(value).__name__}; use a datetime with a time zone, or None")
+    if value.utcoffset() is None:
+        raise InvalidMessage(
+            f"{where} is {value.isoformat()}, without a time zone; add one, for example "
+            f"value.replace(tzinfo=datetime.UTC)"
+        )
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidMessage(
+            f"{where} is {value.isoformat()}; use a time of the years 1 to 9999 in UTC"
         ) from None
 
 

@@ -63,11 +63,11 @@ UNIQUE_VIOLATION = "23505"  # PostgreSQL's; on SQLite writers take turns, so tha
 # known, it is another owner's, its counter is another, or it is not at the expected position.
 TAKE_ANY = """
 INSERT INTO {conversations} AS c
-    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, updated_at,
-    revision)
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, created_at,
+    updated_at, revision)
 SELECT CAST(:id AS text), CAST(:owner AS text), CAST(:title AS text), CAST(:metadata AS {json}),
     CAST(:token_counter AS text), CAST(:count AS bigint), CAST(:count AS bigint), CAST(:tokens AS bigint),
-    {now}, CAST(:first_revision AS bigint)
+    {now}, {now}, CAST(:first_revision AS bigint)
 WHERE NOT EXISTS (
     SELECT 1 FROM {append_keys} k WHERE k.conversation_id = :id AND k.key = CAST(:key AS text))
 ON CONFLICT (id) DO UPDATE SET
@@ -75,7 +75,7 @@ ON CONFLICT (id) DO UPDATE SET
     message_count = c.message_count + excluded.message_count,
     total_tokens = c.total_tokens + excluded.total_tokens,
     revision = c.revision + 1,
-    updated_at = excluded.updated_at
+    {touched}
 WHERE c.token_counter = excluded.token_counter
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
@@ -88,7 +88,7 @@ UPDATE {conversations} AS c SET
     message_count = c.message_count + :count,
     total_tokens = c.total_tokens + :tokens,
     revision = c.revision + 1,
-    updated_at = {now}
+    {touched}
 WHERE c.id = :id AND c.token_counter = :token_counter
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
@@ -103,13 +103,13 @@ _TAKE = {take: Statement(take) for take in (TAKE_ANY, _TAKE_EXISTING)}
 STORE_KEY = Change(
     "keyed",
     """
-INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
-SELECT :id, :key, taken_position - :count + 1, taken_position, :digest FROM taken
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, created_at)
+SELECT :id, :key, taken_position - :count + 1, taken_position, :digest, taken_at FROM taken
 """,
 )
 _STORE_KEY = Statement("""
-INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
-VALUES (:id, :key, :first_position, :last_position, :digest)
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, created_at)
+VALUES (:id, :key, :first_position, :last_position, :digest, :moment)
 """)
 
 _WHY_NOT = Statement("""
@@ -171,7 +171,7 @@ def _take_and_copy(
     rows = _TAKE[take].fetch(connection, scope, head)
     if not rows:
         return None
-    last_position, total_tokens = rows[0][:2]
+    last_position, total_tokens, _, moment = rows[0]
     first_position = last_position - len(pending.messages) + 1
     bulk = insert.bulk_rows(
         pending.conversation_id,
@@ -179,11 +179,12 @@ def _take_and_copy(
         pending.token_counts,
         first_position=first_position,
         tokens_before=total_tokens - sum(pending.token_counts),
+        moment=moment,
     )
     insert.in_bulk(connection, scope, bulk)
     if pending.key is not None:
         positions = {"first_position": first_position, "last_position": last_position}
-        _STORE_KEY.run(connection, scope, head | positions)
+        _STORE_KEY.run(connection, scope, head | positions | {"moment": moment})
     return last_position, total_tokens
 
 

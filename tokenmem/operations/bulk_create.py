@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import chain
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,11 +25,11 @@ SELECT {id}, {owner}, {title}, CAST({metadata} AS {json}), {token_counter}, {cou
 FROM {rows}
 WHERE true ORDER BY 1
 ON CONFLICT (id) DO NOTHING
-RETURNING id
+RETURNING id, created_at
 """
 _STORE_KEYS = """
-INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest)
-SELECT {id}, {key}, 1, {count}, {digest}
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, created_at)
+SELECT {id}, {key}, 1, {count}, {digest}, {now}
 FROM {rows}
 WHERE {key} IS NOT NULL
 """
@@ -74,15 +76,13 @@ def bulk_create(
         each.conversation_id: each for each in reversed(conversations)
     }  # of several with one id the first
     rows = dump_json([_row(pending) for pending in first.values()])
-    taken = {
-        row[0]
-        for row in _TAKES[dialect].fetch(
-            connection, scope, {"rows": rows, "first_revision": first_revision()}
-        )
-    }
+    taken: dict[str, Any] = dict(
+        _TAKES[dialect].fetch(connection, scope, {"rows": rows, "first_revision": first_revision()})
+    )
     new = [pending for pending in first.values() if pending.conversation_id in taken]
     if new:
-        insert.in_bulk(connection, scope, chain.from_iterable(map(_message_rows, new)))
+        bulk = (_message_rows(pending, taken[pending.conversation_id]) for pending in new)
+        insert.in_bulk(connection, scope, chain.from_iterable(bulk))
         keys = dump_json([_row(pending) for pending in new])
         _STORES_KEYS[dialect].run(connection, scope, {"rows": keys})
     stored = set(map(id, new))
@@ -103,9 +103,14 @@ def _row(pending: PendingAppend) -> dict[str, object]:
     }
 
 
-def _message_rows(pending: PendingAppend) -> Iterator[Row]:
+def _message_rows(pending: PendingAppend, moment: datetime | str) -> Iterator[Row]:
     return insert.bulk_rows(
-        pending.conversation_id, pending.messages, pending.token_counts, first_position=1, tokens_before=0
+        pending.conversation_id,
+        pending.messages,
+        pending.token_counts,
+        first_position=1,
+        tokens_before=0,
+        moment=moment,
     )
 
 

@@ -35,8 +35,8 @@ UPDATE {messages} SET tokens_before = tokens_before + :tokens
 WHERE conversation_id = :id AND position > :position
 """)
 _MOVE_TOTALS = Statement("""
-UPDATE {conversations} SET message_count = message_count + :messages, total_tokens = total_tokens + :tokens,
-    revision = revision + 1, updated_at = {now}
+UPDATE {conversations} AS c SET message_count = c.message_count + :messages,
+    total_tokens = c.total_tokens + :tokens, revision = c.revision + 1, {touched}
 WHERE id = :id
 """)
 
@@ -133,10 +133,11 @@ def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, afte
 
 _FORK = Statement("""
 INSERT INTO {conversations}
-    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, revision)
+    (id, owner, title, metadata, token_counter, last_position, message_count, total_tokens, revision,
+    parent_id, forked_at)
 SELECT CAST(:new_id AS text), c.owner, c.title, c.metadata, c.token_counter,
     CAST(:at AS bigint), count(m.position), COALESCE(max(m.tokens_before + m.token_count), 0),
-    CAST(:first_revision AS bigint)
+    CAST(:first_revision AS bigint), c.id, CAST(:at AS bigint)
 FROM {conversations} c LEFT JOIN {messages} m ON m.conversation_id = c.id AND m.position <= :at
 WHERE c.id = :id AND {owned}
 GROUP BY c.id
@@ -144,9 +145,9 @@ ON CONFLICT (id) DO NOTHING
 """)
 _FORK_MESSAGES = Statement("""
 INSERT INTO {messages} (conversation_id, position, role, kind, content, payload, token_count, tokens_before,
-    pinned, created_at)
+    pinned, created_at, metadata, stored_at)
 SELECT CAST(:new_id AS text), position, role, kind, content, payload, token_count, tokens_before,
-    pinned, created_at
+    pinned, created_at, metadata, stored_at
 FROM {messages} WHERE conversation_id = :id AND position <= :at
 """)
 
@@ -175,7 +176,7 @@ def fork(
 
 
 _UPDATE = Statement("""
-UPDATE {conversations} SET title = :title, metadata = :metadata, revision = revision + 1, updated_at = {now}
+UPDATE {conversations} AS c SET title = :title, metadata = :metadata, revision = c.revision + 1, {touched}
 WHERE id = :id
 """)
 

@@ -36,8 +36,8 @@ WHERE m.conversation_id = :id AND m.position = n.position
 """),
 }
 _COUNT_CONVERSATION = Statement("""
-UPDATE {conversations} SET token_counter = :token_counter, total_tokens = :total_tokens,
-    revision = revision + 1, updated_at = {now}
+UPDATE {conversations} AS c SET token_counter = :token_counter, total_tokens = :total_tokens,
+    revision = c.revision + 1, {touched}
 WHERE id = :id
 """)
 

@@ -26,7 +26,7 @@ _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 def messages_of(rows: Sequence[Row]) -> list[Message]:
     """Messages from `{message_columns}`; a hot path, since a long window has thousands."""
     made: list[Any] = list(map(object.__new__, repeat(MessageFields, len(rows))))
-    in_text, parse = rows and isinstance(rows[0][-1], str), datetime.fromisoformat
+    in_text, parse = rows and isinstance(rows[0][7], str), datetime.fromisoformat
     for message, row in zip(made, rows, strict=True):
         (
             message.position,
@@ -37,8 +37,10 @@ def messages_of(rows: Sequence[Row]) -> list[Message]:
             message.token_count,
             pinned,
             created_at,
+            metadata,
         ) = row
         message.payload = None if payload is None else load_json(payload)
+        message.metadata = None if metadata is None else load_json(metadata)
         message.pinned = pinned == 1
         # The difference and the sum take a fifth of what replace(tzinfo=UTC) takes.
         message.created_at = parse(created_at) if in_text else _ORIGIN_IN_UTC + (created_at - _ORIGIN)
@@ -70,12 +72,12 @@ class StoredRows:
             {"role": role, "content": content}
             if payload is None
             else provider_message(role, content, load_json(payload))
-            for _, role, _, content, payload, _, _, _ in self.rows
+            for _, role, _, content, payload, *_ in self.rows
         ]
 
     def plain(self) -> list[JSONObject] | None:
         """The messages where each is a role and a text alone; None where one is more, or says nothing."""
-        for _, role, kind, content, payload, _, _, _ in self.rows:
+        for _, role, kind, content, payload, *_ in self.rows:
             if payload is not None or kind != "message" or (role == "assistant" and not content):
                 return None
         return self.to_openai()
@@ -83,7 +85,8 @@ class StoredRows:
 
 def conversation_of(row: Row) -> Conversation:
     """A conversation from `{conversation_columns}`."""
-    id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at = row
+    id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at, *rest = row
+    parent_id, forked_at, archived_at, keep = rest
     return Conversation(
         id_,
         owner,
@@ -95,6 +98,10 @@ def conversation_of(row: Row) -> Conversation:
         tokens,
         utc(created_at),
         utc(updated_at),
+        parent_id,
+        forked_at,
+        None if archived_at is None else utc(archived_at),
+        bool(keep),
     )
 
 
@@ -110,6 +117,11 @@ def values_of(message: Message, token_count: int) -> dict[str, object]:
     }
 
 
+def metadata_text(message: Message) -> str | None:
+    """What the column `metadata` holds of a message."""
+    return None if message.metadata is None else dump_json(message.metadata)
+
+
 def payload_text(message: Message) -> str | None:
     """What the column `payload` holds of a message."""
     return None if message.payload is None else dump_json(message.payload)
@@ -122,7 +134,10 @@ def first_revision() -> int:
 
 def as_stored(moment: datetime, dialect: str) -> datetime | str:
     """A moment in UTC as this engine holds it; the way back from `utc`."""
-    return moment if dialect == "postgresql" else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    if dialect == "postgresql":
+        return moment
+    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"  # ours, or one that came in
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def utc(moment: datetime | str) -> datetime:

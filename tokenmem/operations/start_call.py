@@ -63,7 +63,7 @@ UPDATE {conversations} AS c SET
     total_tokens = c.total_tokens + :tokens,
     revision = c.revision + :changes,
     last_call = c.last_call + 1,
-    updated_at = {now}
+    {touched}
 WHERE c.id = :id AND {owned}
     AND (CAST(:revision AS bigint) IS NULL OR c.revision = :revision)
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
@@ -82,8 +82,9 @@ _TAKE_FOR_KEY = {
 _STORE_KEY = Change(
     "keyed",
     """
-INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, call_number)
-SELECT :id, :key, taken_position - :count + 1, taken_position, :digest, taken_call FROM taken
+INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, call_number,
+    created_at)
+SELECT :id, :key, taken_position - :count + 1, taken_position, :digest, taken_call, taken_at FROM taken
 """,
 )
 _SET_KEY = Change(

@@ -91,8 +91,11 @@ def take_and_change(
     """
     request = dict(parameters)
     if connection.dialect.name == "postgresql":
-        statement = as_one(take, len(messages), changes, guard)
-        rows = statement.fetch(connection, scope, request | insert.values(messages, token_counts))
+        beside = insert.have_data_beside(messages)
+        statement = as_one(take, len(messages), changes, guard, beside=beside)
+        rows = statement.fetch(
+            connection, scope, request | insert.values(messages, token_counts, beside=beside)
+        )
         return _taken(*rows[0]) if rows else None
     rows = _statement(take).fetch(connection, scope, request)
     if not rows:
@@ -101,9 +104,14 @@ def take_and_change(
     if messages:
         first, before = last_position - len(messages) + 1, total_tokens - sum(token_counts)
         bulk = insert.bulk_rows(
-            str(request["id"]), messages, token_counts, first_position=first, tokens_before=before
+            str(request["id"]),
+            messages,
+            token_counts,
+            first_position=first,
+            tokens_before=before,
+            moment=moment,
         )
-        insert.at_moment(connection, scope, bulk, moment)
+        insert.in_bulk(connection, scope, bulk)
     request |= {"taken_position": last_position, "taken_call": last_call, "taken_at": moment}
     answer: Row = ()
     for change in changes:
@@ -134,11 +142,13 @@ def with_taken_given(text: str) -> Statement:
 
 
 @lru_cache(maxsize=256)
-def as_one(take: str, count: int, changes: tuple[Change, ...], guard: str) -> Statement:
+def as_one(
+    take: str, count: int, changes: tuple[Change, ...], guard: str, *, beside: bool = False
+) -> Statement:
     """PostgreSQL's one statement for so many messages and these changes; see `take_and_change`."""
     parts = [f"taken AS ({take})"]
     if count:
-        parts.append(f"stored AS ({insert.from_taken(count)})")
+        parts.append(f"stored AS ({insert.from_taken(count, beside=beside)})")
     columns, answers = "", ""
     for change in changes:
         parts.append(f"{change.name} AS ({change.text})")

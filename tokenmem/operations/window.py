@@ -47,7 +47,7 @@ NEWEST = """
     SELECT COALESCE((SELECT position FROM last_that_does_not_fit), 0) AS position
 )
 SELECT c.message_count, NULL, (SELECT kind FROM last_that_does_not_fit), {conversation}, {key},
-    c.total_tokens, false, NULL
+    c.total_tokens, false, NULL, NULL
 FROM c
 UNION ALL
 SELECT {message_columns} FROM {messages} m
@@ -199,7 +199,7 @@ def loaded_of(
 
     From `asked_from` on a message is what a turn asks, which comes last even where it is pinned.
     """
-    message_count, _, kind_before, _, _, total_tokens, _, _ = facts
+    message_count, _, kind_before, _, _, total_tokens, *_ = facts
     rows.sort()  # by position, which is unique: nothing else is compared
     pinned: list[Row] = []
     if any(map(_IS_PINNED, rows)):
