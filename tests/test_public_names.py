@@ -95,8 +95,8 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 
 def test_both_stores_have_the_same_methods_with_the_same_arguments() -> None:
-    public = [name for name in vars(Store) if not name.startswith("_")]
-    assert {name for name in vars(AsyncStore) if not name.startswith("_")} == set(public)
+    public = [name for name in dir(Store) if not name.startswith("_")]
+    assert [name for name in dir(AsyncStore) if not name.startswith("_")] == public
     assert parameters(Store.__init__) == parameters(AsyncStore.__init__)
     for name in public:
         sync, other = getattr(Store, name), getattr(AsyncStore, name)

@@ -11,6 +11,9 @@ C = TypeVar("C", bound=type)
 def documented_like(model: type) -> Callable[[C], C]:
     """Decorate a class: of each method without a docstring, `help` shows that of the model's method.
 
+    This is for the methods that the class itself defines: those that it inherits may be another class's too,
+    so the class that defines them is decorated.
+
     Args:
         model: the class whose methods of the same names are documented.
     """

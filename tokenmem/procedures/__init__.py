@@ -1,0 +1,37 @@
+"""What each public method does, written once for sync and async.
+
+A procedure is a generator. It yields what has to be waited for, gets the answer sent in, and returns the
+result; it does no I/O. Store and AsyncStore run the same procedures, each in its own way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenmem.database import migrate
+from tokenmem.database.engine import use_write_ahead_log
+from tokenmem.execution.effects import Procedure, Read, Write, perform, with_retries
+from tokenmem.procedures.base import resolve_counter
+from tokenmem.procedures.calls import CallProcedures
+from tokenmem.procedures.conversations import ConversationProcedures
+from tokenmem.procedures.messages import MessageProcedures
+
+__all__ = ["Procedures", "resolve_counter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Procedures(ConversationProcedures, MessageProcedures, CallProcedures):
+    """The procedures of one store, on every subject.
+
+    Attributes:
+        counter: the counter of new conversations.
+        scope: the schema and the owner that every statement carries.
+    """
+
+    def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:
+        """Create or migrate the tables. `own_file`: whether a SQLite file's journal is ours to choose."""
+        if own_file:
+            yield from perform(Read(use_write_ahead_log))
+        yield from with_retries(
+            Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
+        )

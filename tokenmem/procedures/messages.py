@@ -1,0 +1,182 @@
+"""Procedures for messages: store, load, change and count them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from tokenmem.arguments import (
+    STARTS,
+    checked_choice,
+    checked_metadata,
+    checked_name,
+    checked_number,
+    optional_flag,
+    optional_name,
+    optional_number,
+)
+from tokenmem.counting.counters import TokenCounter
+from tokenmem.errors import InvalidArgument
+from tokenmem.execution.effects import Procedure, Write, count
+from tokenmem.messages.json_lines import ConversationLine
+from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
+from tokenmem.messages.values import JSONObject
+from tokenmem.models import Appended, Conversation, Window
+from tokenmem.operations import append, bulk_create, change, insert, read, recount, window
+from tokenmem.operations.append import CounterMismatch
+from tokenmem.operations.recount import CountedPage
+from tokenmem.operations.rows import read_conversation
+from tokenmem.procedures.base import BaseProcedures, resolve_counter
+
+
+class MessageProcedures(BaseProcedures):
+    """Procedures for the messages of a conversation."""
+
+    __slots__ = ()
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Iterable[MessageLike],
+        *,
+        owner: str | None,
+        idempotency_key: str | None,
+        expected_position: int | None,
+        counter: str | TokenCounter | None,
+        title: str | None,
+        metadata: JSONObject | None,
+    ) -> Procedure[Appended]:
+        """Check, count and store messages behind the conversation's last."""
+        parsed = parse_messages(messages)
+        key = optional_name(idempotency_key, "idempotency_key")
+        checked_name(conversation_id, "conversation_id")
+        pending_of = partial(
+            append.PendingAppend,
+            owner=self.owner_of(owner),
+            title=optional_name(title, "title"),
+            metadata=checked_metadata(metadata),
+            key=key,
+            digest=digest(parsed) if key else "",
+            expected_position=optional_number(expected_position, "expected_position"),
+        )
+        counting = self.counter if counter is None else resolve_counter(counter)
+
+        def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:
+            return self.write_of(append.append, pending_of(conversation_id, parsed, counts, name))
+
+        return self.count_and_write(parsed, counting, store, one_statement=len(parsed) <= insert.MANY)
+
+    def import_conversations(
+        self,
+        conversations: Iterable[ConversationLine],
+        owner: str | None,
+        counter: str | TokenCounter | None,
+        idempotency_key: str | None,
+    ) -> Procedure[list[Appended | None]]:
+        """Check, count and store whole conversations whose ids are new."""
+        key = optional_name(idempotency_key, "idempotency_key")
+        new = []
+        if not isinstance(conversations, Iterable):
+            raise InvalidArgument(f"conversations is a {type(conversations).__name__}; pass a list of them")
+        for each in conversations:
+            if not isinstance(each, ConversationLine):
+                raise InvalidArgument(
+                    f"a conversation is a {type(each).__name__}; "
+                    f"pass what tokenmem.messages.parse_line returns"
+                )
+            parsed = parse_messages(each.messages)
+            named = counter or each.token_counter
+            counting = self.counter if named is None else resolve_counter(named)
+            counts = yield from count(counting, parsed)
+            new.append(
+                append.PendingAppend(
+                    checked_name(each.id, "id"),
+                    parsed,
+                    counts,
+                    counting.name,
+                    owner=self.owner_of(owner if each.owner is None else each.owner),
+                    title=optional_name(each.title, "title"),
+                    metadata=checked_metadata(each.metadata or None),
+                    key=key,
+                    digest=digest(parsed) if key else "",
+                )
+            )
+        return (yield from self.write(bulk_create.bulk_create, new))
+
+    def window(
+        self, conversation_id: str, token_limit: int, start_on: str, stride: int | None
+    ) -> Procedure[Window]:
+        """Read the newest messages that fit a limit."""
+        return self.read(
+            window.window,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(token_limit, "token_limit"),
+            checked_choice(start_on, "start_on", STARTS),
+            optional_number(stride, "stride", least=1),
+        )
+
+    def messages(
+        self,
+        conversation_id: str,
+        after: int | None,
+        before: int | None,
+        limit: int | None,
+        newest_first: bool,
+    ) -> Procedure[list[Message]]:
+        """Read a page of messages."""
+        return self.read(
+            read.messages,
+            checked_name(conversation_id, "conversation_id"),
+            optional_number(after, "after"),
+            optional_number(before, "before"),
+            optional_number(limit, "limit", least=1),
+            bool(newest_first),
+        )
+
+    def edit(
+        self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
+    ) -> Procedure[Message]:
+        """Check, count and store another message in the place of one."""
+        parsed = parse_message(message)
+        checked_name(conversation_id, "conversation_id")
+        checked_number(position, "position", least=1)
+        optional_flag(pinned, "pinned")
+        conversation = yield from self.read(read_conversation, conversation_id)
+
+        def store(counts: list[int], name: str) -> Write[Message | CounterMismatch]:
+            return self.write_of(change.edit, conversation_id, position, parsed, counts[0], name, pinned)
+
+        counting = self.counter_of(conversation.token_counter)
+        return (yield from self.count_and_write([parsed], counting, store))
+
+    def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
+        """Remove one message."""
+        return self.write(
+            change.delete_message,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(position, "position", least=1),
+        )
+
+    def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
+        """Remove the messages behind a position; the result is how many."""
+        return self.write(
+            change.truncate,
+            checked_name(conversation_id, "conversation_id"),
+            checked_number(after, "after"),
+        )
+
+    def recount(self, conversation_id: str, counter: str | TokenCounter) -> Procedure[Conversation]:
+        """Count a conversation by another counter, page by page, then write all of it at once."""
+        checked_name(conversation_id, "conversation_id")
+        counting = resolve_counter(counter)
+        counted: dict[int, CountedPage] = {}  # in order, by the position behind which each begins
+        after = 0
+        while page := (yield from self.read(recount.next_page, conversation_id, after)):
+            counted[after] = CountedPage.of(page, (yield from count(counting, page.messages)))
+            after = page.last
+        while page := (
+            yield from self.write(recount.recount, conversation_id, counting.name, list(counted.values()))
+        ):
+            counted[page.after] = CountedPage.of(page, (yield from count(counting, page.messages)))
+        return (yield from self.read(read_conversation, conversation_id))

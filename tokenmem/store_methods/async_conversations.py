@@ -1,0 +1,44 @@
+"""AsyncStore's methods for conversations as a whole, awaited. `help` shows the docstrings of Store's."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tokenmem.docstrings import documented_like
+from tokenmem.messages.values import JSONObject
+from tokenmem.models import Conversation, Problem, Purged
+from tokenmem.store_methods.base import AsyncBaseMethods
+from tokenmem.store_methods.conversations import ConversationMethods
+
+
+@documented_like(ConversationMethods)
+class AsyncConversationMethods(AsyncBaseMethods):
+    """AsyncStore's methods for conversations as a whole."""
+
+    async def conversation(self, conversation_id: str) -> Conversation:
+        return await self._run(self._procedures.conversation(conversation_id))
+
+    async def conversations(
+        self, *, owner: str | None = None, after: str | None = None, limit: int | None = 100
+    ) -> list[Conversation]:
+        return await self._run(self._procedures.conversations(owner, after, limit))
+
+    async def update(
+        self, conversation_id: str, *, title: str | None = None, metadata: JSONObject | None = None
+    ) -> Conversation:
+        return await self._run(self._procedures.update(conversation_id, title, metadata))
+
+    async def fork(self, conversation_id: str, new_id: str, *, at: int | None = None) -> Conversation:
+        return await self._run(self._procedures.fork(conversation_id, new_id, at))
+
+    async def delete(self, conversation_id: str) -> None:
+        return await self._run(self._procedures.delete(conversation_id))
+
+    async def delete_owner(self, owner: str) -> int:
+        return await self._run(self._procedures.delete_owner(owner))
+
+    async def purge(self, *, older_than: timedelta, dry_run: bool = False) -> Purged:
+        return await self._run(self._procedures.purge(older_than, dry_run))
+
+    async def verify(self) -> list[Problem]:
+        return await self._run(self._procedures.verify())
