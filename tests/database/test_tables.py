@@ -75,7 +75,8 @@ def test_ids_are_compared_byte_by_byte(postgres: psycopg.Connection) -> None:
         b" JOIN pg_class ON pg_class.oid = attrelid JOIN pg_collation ON pg_collation.oid = attcollation"
         b" WHERE relnamespace = 'tokenmem'::regnamespace AND relkind = 'r' AND attnum > 0"
         b" AND (attname = 'conversation_id' OR (relname, attname) IN"
-        b" (('conversations', 'id'), ('conversations', 'parent_id'), ('append_keys', 'key'), ('call_prompts', 'digest')))",
+        b" (('conversations', 'id'), ('conversations', 'parent_id'), ('append_keys', 'key'),"
+        b" ('call_prompts', 'digest')))",
     )
     assert len(collated) == 9
     assert {collation for *_, collation in collated} == {"C"}

@@ -1,0 +1,1 @@
+"""A product's conversations over HTTP: sidebar, history, rename, archive, delete, usage and export."""
