@@ -29,7 +29,9 @@ def test_update(counted: Store) -> None:
     assert counted.update("c1") == counted.conversation("c1")
     assert counted.update("c1", metadata={"b": 1, "c": {"x": 1}}).title == "New"
     merged = counted.update("c1", metadata={"c": {"y": None}, "d": True}, merge=True)
-    assert merged.metadata == {"b": 1, "c": {"y": None}, "d": True}, "a key that is given is replaced as a whole"
+    assert merged.metadata == {"b": 1, "c": {"y": None}, "d": True}, (
+        "a key that is given is replaced as a whole"
+    )
     assert counted.update("c1", metadata={}, merge=True).metadata == merged.metadata
     assert counted.update("c1", title=None).title is None
     assert counted.conversation("c1").metadata == merged.metadata

@@ -173,7 +173,7 @@ class Direct:
         columns = ("created_at",) if table == "messages" else ("created_at", "updated_at", "recent_at")
         for column in columns:
             older = (
-                f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '-{days} days')"
+                f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '{-days:+f} days')"
                 if self.engine.dialect.name == "sqlite"
                 else f"{column} - interval '{days} days'"
             )
