@@ -62,7 +62,7 @@ def test_a_store_on_sqlite_imports_only_what_it_needs() -> None:
 
 
 def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
-    assert len(errors.__all__) == 14
+    assert len(errors.__all__) == 15
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.TokenmemError)
@@ -80,6 +80,7 @@ def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
     [
         (errors.InvalidArgument, ValueError),
         (errors.InvalidMessage, errors.InvalidArgument),
+        (errors.ConversationExists, errors.InvalidArgument),
         (errors.ConversationNotFound, LookupError),
         (errors.DatabaseUnavailable, errors.DatabaseError),
         (errors.MissingExtra, ImportError),
@@ -168,7 +169,11 @@ def test_everything_that_is_returned_is_exported() -> None:
         ("append", "conversation_id messages owner idempotency_key expected_position"),
         ("window", "conversation_id token_limit start_on stride"),
         ("messages", "conversation_id after before limit newest_first"),
-        ("conversations", "owner"),
+        ("create", "conversation_id owner counter title metadata keep"),
+        ("conversations", "owner order after before prefix archived limit"),
+        ("update", "conversation_id title metadata merge keep"),
+        ("move", "conversation_id owner"),
+        ("move_owner", "old new"),
         ("edit", "conversation_id position message"),
         ("delete_message", "conversation_id position"),
         ("truncate", "conversation_id after"),

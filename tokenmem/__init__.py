@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenmem import errors
+    from tokenmem.arguments import KEEP
     from tokenmem.async_store import AsyncStore
     from tokenmem.chat import AsyncChat, Chat
     from tokenmem.counting.counters import TiktokenCounter, TokenCounter, TranscriptCounter
+    from tokenmem.ids import hashed_id
     from tokenmem.langchain.chain import ConversationChain
     from tokenmem.langchain.llms import OpenAIChat, OpenAICompletion
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
@@ -29,6 +31,7 @@ _MODULES = {
     "Conversation": "models",
     "ConversationChain": "langchain.chain",
     "ConversationTokenBufferMemory": "langchain.memory",
+    "KEEP": "arguments",
     "LLMCall": "models",
     "Message": "messages.message",
     "OpenAIChat": "langchain.llms",
@@ -43,9 +46,11 @@ _MODULES = {
     "TranscriptCounter": "counting.counters",
     "Window": "models",
     "errors": "",
+    "hashed_id": "ids",
 }
 
 __all__ = [
+    "KEEP",
     "Appended",
     "AsyncChat",
     "AsyncStore",
@@ -67,6 +72,7 @@ __all__ = [
     "TranscriptCounter",
     "Window",
     "errors",
+    "hashed_id",
 ]
 
 

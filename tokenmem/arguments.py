@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import get_args
+from enum import Enum
+from typing import Final, Literal, get_args
 
 from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage
@@ -22,6 +23,23 @@ LARGEST_COUNT = 2**53
 LONGEST_AGE = timedelta(days=365_000)
 """Some thousand years: both databases' calendars go back so far."""
 
+
+class Keep(Enum):
+    """What an argument is that is not passed, where None says something else: what is stored stays."""
+
+    KEEP = "keep"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+KEEP: Final = Keep.KEEP
+
+Order = Literal["id", "recent"]
+"""In what order conversations are listed."""
+
+ORDERS: tuple[str, ...] = get_args(Order)
+
 STARTS: tuple[str, ...] = get_args(StartOn)
 
 
@@ -38,6 +56,15 @@ def checked_name(value: object, what: str) -> str:
     if not 1 <= len(value) <= LONGEST_ID:
         shown = f" ({value[:20]!r}…)" if value else ""
         raise InvalidArgument(f"{what} has {len(value)} characters{shown}; pass 1 to {LONGEST_ID}")
+    return checked_text(value, what)
+
+
+def checked_text(value: str, what: str) -> str:
+    """A text that both databases can hold.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
     try:
         check_text(value, what)
     except InvalidMessage as error:
@@ -102,7 +129,18 @@ def checked_age(value: object) -> timedelta:
     raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
 
 
-def checked_metadata(value: object) -> JSONObject | None:
+def checked_flag(value: object, what: str) -> bool:
+    """True or False.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True or False")
+
+
+def checked_metadata(value: object, what: str = "metadata") -> JSONObject | None:
     """A JSON object or None.
 
     Raises:
@@ -111,6 +149,6 @@ def checked_metadata(value: object) -> JSONObject | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise InvalidArgument(f"metadata is a {type(value).__name__}; pass a dict")
-    check_json(value, "metadata")
+        raise InvalidArgument(f"{what} is a {type(value).__name__}; pass a dict")
+    check_json(value, what)
     return value

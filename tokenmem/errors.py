@@ -2,6 +2,7 @@
 
     TokenmemError
     ├── InvalidArgument         (also a ValueError)
+    │   ├── ConversationExists
     │   └── InvalidMessage
     ├── ConversationNotFound    (also a LookupError)
     ├── WindowTooSmall
@@ -25,6 +26,7 @@ from functools import partial
 from typing import Self
 
 __all__ = [
+    "ConversationExists",
     "ConversationNotFound",
     "DatabaseError",
     "DatabaseUnavailable",
@@ -52,6 +54,10 @@ class InvalidArgument(TokenmemError, ValueError):
 
 class InvalidMessage(InvalidArgument):
     """A message cannot be stored without loss, or its role or content is not one that models take."""
+
+
+class ConversationExists(InvalidArgument):
+    """The id of a new conversation is taken, by whomever; nothing was written."""
 
 
 class ConversationNotFound(TokenmemError, LookupError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
+from tokenmem.cursors import Cursor
 from tokenmem.messages.calls import ToolCall
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, JSONValue
@@ -46,6 +47,16 @@ class Conversation:
     forked_at: int | None = None
     archived_at: datetime | None = None
     keep: bool = False
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands in the lists by recency, in letters that URLs take as they are.
+
+        As `before` of `conversations(order="recent")` it begins the page behind this conversation, as it was
+        when it was read: in the archive's list where it was archived then.
+        """
+        archived = self.archived_at is not None
+        return Cursor(self.archived_at or self.updated_at, self.id, archived).render()
 
 
 @dataclass(frozen=True, slots=True)

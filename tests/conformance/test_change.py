@@ -27,6 +27,16 @@ def test_update(counted: Store) -> None:
     assert (changed.title, repr(changed.metadata)) == ("New", "{'b': [None, -0.0]}")
     assert counted.update("c1", metadata={}).metadata == {}
     assert counted.update("c1") == counted.conversation("c1")
+    assert counted.update("c1", metadata={"b": 1, "c": {"x": 1}}).title == "New"
+    merged = counted.update("c1", metadata={"c": {"y": None}, "d": True}, merge=True)
+    assert merged.metadata == {"b": 1, "c": {"y": None}, "d": True}, (
+        "a key that is given is replaced as a whole"
+    )
+    assert counted.update("c1", metadata={}, merge=True).metadata == merged.metadata
+    assert counted.update("c1", title=None).title is None
+    assert counted.conversation("c1").metadata == merged.metadata
+    assert counted.update("c1", metadata=None).metadata == {}
+    assert [counted.update("c1", keep=keep).keep for keep in (True, None, False)] == [True, True, False]
     assert counted.conversation("c2").title is None
 
 
@@ -137,7 +147,7 @@ def test_a_fork_has_keys_of_its_own(counted: Store) -> None:
 def test_a_fork_needs_a_free_id_and_a_position_that_is_there(counted: Store, sql: Direct) -> None:
     before = sql.counts()
     for taken in ("c2", "c1"):
-        with pytest.raises(errors.InvalidArgument, match=taken):
+        with pytest.raises(errors.ConversationExists, match=taken):
             counted.fork("c1", taken)
     with pytest.raises(errors.InvalidArgument, match="ends at position 4; it has no 5"):
         counted.fork("c1", "copy", at=5)

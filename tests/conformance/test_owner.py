@@ -27,6 +27,12 @@ METHODS: dict[str, Callable[[Store, str], Any]] = {
     "calls": lambda store, name: store.calls(name),
     "conversation": lambda store, name: store.conversation(name),
     "update": lambda store, name: store.update(name, title="mine"),
+    "merge": lambda store, name: store.update(name, metadata={"mine": 1}, merge=True),
+    "append and merge": lambda store, name: store.append(name, texts(1), merge_metadata={"mine": 1}),
+    "archive": lambda store, name: store.archive(name),
+    "restore": lambda store, name: store.restore(name),
+    "move": lambda store, name: store.move(name, owner="ann"),
+    "branches": lambda store, name: store.branches(name),
     "edit": lambda store, name: store.edit(name, 1, texts(9)[0]),
     "edit nothing": lambda store, name: store.edit(name, 9, texts(9)[0]),
     "delete_message": lambda store, name: store.delete_message(name, 1),
@@ -68,10 +74,12 @@ def test_no_method_reaches_another_owners_conversation(ann: Store, sql: Direct, 
 
 def test_the_table_of_methods_is_complete() -> None:
     without_id = {"conversations", "import_conversations", "delete_owner", "purge", "verify"}
+    without_id |= {"create", "move_owner"}  # of new conversations, and of all of an owner's
     without_id |= {"upgrade", "bind", "for_owner", "close", "engine"}
     for kind in (Store, AsyncStore):
         public = {name for name in dir(kind) if not name.startswith("_")}
-        assert public == without_id | {name.split()[0] for name in METHODS if name.split()[0] not in "a"}
+        called = {name.split()[0] for name in METHODS} - {"a", "merge"}
+        assert public == without_id | called
 
 
 @pytest.mark.parametrize("name", ["bobs", "nobodys"])
@@ -84,8 +92,10 @@ def test_an_import_onto_anothers_conversation_leaves_it(ann: Store, sql: Direct,
 @pytest.mark.parametrize("name", ["bobs", "nobodys"])
 def test_a_fork_onto_anothers_conversation_leaves_it(ann: Store, sql: Direct, name: str) -> None:
     before = repr(everything(sql))
-    with pytest.raises(errors.InvalidArgument):
-        ann.fork("anns", name)
+    for make in (lambda: ann.fork("anns", name), lambda: ann.create(name)):
+        with pytest.raises(errors.ConversationExists) as caught:
+            make()
+        assert "bob" not in str(caught.value).replace("bobs", "")
     assert repr(everything(sql)) == before
 
 
@@ -101,9 +111,15 @@ def test_what_takes_no_id_acts_on_ones_own_only(ann: Store, stores: Stores) -> N
         lambda: ann.delete_owner("bob"),
         lambda: ann.for_owner("bob"),
         lambda: ann.append("new", texts(1), owner="bob"),
+        lambda: ann.create("new", owner="bob"),
+        lambda: ann.move("anns", owner="bob"),
+        lambda: ann.move_owner("bob", "ann"),
+        lambda: ann.move_owner("ann", "bob"),
     ):
         with pytest.raises(errors.InvalidArgument, match=r"'ann'.*'bob'"):
             refused()
+    with pytest.raises(errors.InvalidArgument, match="'ann'"):
+        ann.move("anns", owner=None)
     assert sql.counts()["conversations"] == 3
     assert ann.purge(older_than=timedelta(days=1)).conversations == 1
     assert sql.rows("SELECT id FROM {conversations} ORDER BY id") == [("bobs",), ("nobodys",)]

@@ -177,6 +177,25 @@ DAMAGE = {
     "message_count": ("UPDATE {conversations} SET message_count = 4", None, "message_count"),
     "total_tokens": ("UPDATE {conversations} SET total_tokens = 7", None, "total_tokens"),
     "last_position": ("UPDATE {conversations} SET last_position = 2", None, "last_position"),
+    "changed, and not in the list of those": (
+        "UPDATE {conversations} SET recent_at = NULL, created_at = '2001-02-03T04:05:06.789Z'",
+        None,
+        "updated_at of one that has not changed",
+    ),
+    "stamped late": (
+        "UPDATE {conversations} SET updated_at = '2026-01-01T00:00:00.000Z',"
+        " recent_at = '2026-01-01T00:00:00.001Z'",
+        None,
+        "recent_at, up to 30 seconds late",
+    ),
+    "stamped early": (
+        "UPDATE {conversations} SET updated_at = '2026-01-01T00:00:30.000Z',"
+        " recent_at = '2026-01-01T00:00:00.000Z'",
+        None,
+        "recent_at, up to 30 seconds late",
+    ),
+    "forked from nowhere": ("UPDATE {conversations} SET forked_at = 2", None, "parent_id and forked_at"),
+    "forked at no place": ("UPDATE {conversations} SET parent_id = 'x'", None, "parent_id and forked_at"),
     "added": (
         "INSERT INTO {messages} (conversation_id, position, role, kind, content, token_count, tokens_before,"
         " pinned) VALUES ('c1', 4, 'user', 'message', 'x', 1, 6, false)",
@@ -236,3 +255,14 @@ def test_verify_finds_every_conversation_that_is_wrong(counted: Store, sql: Dire
     sql.run("UPDATE {conversations} SET total_tokens = 0 WHERE id <> 'b'")
     assert [problem.conversation_id for problem in counted.verify()] == ["a", "c"]
     assert [problem.conversation_id for problem in counted.for_owner("c").verify()] == ["c"]
+
+
+def test_verify_tells_in_the_order_of_ids_and_positions(counted: Store, sql: Direct) -> None:
+    names = ["Z", "a", "b", "é", "\U0001f600"]
+    for name in reversed(names):
+        counted.append(name, texts(*range(1, 13)))
+    sql.run("UPDATE {messages} SET token_count = 0")
+    sql.run("UPDATE {conversations} SET total_tokens = 0, forked_at = 1")
+    found = [(problem.conversation_id, problem.position) for problem in counted.verify()]
+    assert len(found) == len(names) * 13
+    assert found == sorted(found, key=lambda each: (each[0], each[1] or 0))

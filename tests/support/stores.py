@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests.support.postgres import PostgresServer
 from tokenmem import AsyncStore, Message, Store
+from tokenmem.database import schema
 from tokenmem.database.statements import render
 
 VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
@@ -169,10 +170,10 @@ class Direct:
 
     def age(self, days: float, where: str = "1 = 1", table: str = "messages") -> None:
         """Make rows older than they are."""
-        columns = ("created_at",) if table == "messages" else ("created_at", "updated_at")
+        columns = ("created_at",) if table == "messages" else ("created_at", "updated_at", "recent_at")
         for column in columns:
             older = (
-                f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '-{days} days')"
+                f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '{-days:+f} days')"
                 if self.engine.dialect.name == "sqlite"
                 else f"{column} - interval '{days} days'"
             )
@@ -180,7 +181,7 @@ class Direct:
 
     def _statement(self, text: str) -> sa.TextClause:
         prefix = "" if self.engine.dialect.name == "sqlite" else "tokenmem."
-        return sa.text(text.format(**{table: prefix + table for table in TABLES}))
+        return sa.text(text.format(**{table: prefix + table for table in schema.TABLES}))
 
     def close(self) -> None:
         self.engine.dispose()

@@ -49,11 +49,31 @@ def list_conversations(
     owner: Owner = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     after: Annotated[str | None, typer.Option("--after", metavar="ID", help="From behind this id.")] = None,
+    recent: Annotated[bool, typer.Option("--recent", help="Those first that changed last.")] = False,
+    before: Annotated[
+        str | None,
+        typer.Option("--before", metavar="CURSOR", help="With --recent: from behind this place."),
+    ] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="The archived ones instead.")] = False,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin so.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List conversations, in the order of their ids."""
+    """List conversations, in the order of their ids.
+
+    Archived ones are hidden.
+    """
     with opened(url, schema) as database:
-        found = database.store.conversations(owner=owner, after=after, limit=limit + 1)
+        found = database.store.conversations(
+            owner=owner,
+            order="recent" if recent else "id",
+            after=after,
+            before=before,
+            prefix=prefix,
+            archived=archived,
+            limit=limit + 1,
+        )
     page = found[:limit]
     if as_json:
         print_json([conversation_record(conversation) for conversation in page])
@@ -66,7 +86,8 @@ def list_conversations(
             ),
         )
     if len(found) > limit:
-        say_more(f"--after {shlex.quote(page[-1].id)}")
+        last = page[-1]
+        say_more(f"--before {last.cursor}" if recent else f"--after {shlex.quote(last.id)}")
 
 
 def show(

@@ -184,8 +184,8 @@ def recount_all(database: Database, name: str) -> tuple[int, int]:
 
 
 def every_conversation(store: Store) -> Iterator[Conversation]:
-    """All conversations, a page in memory at a time."""
+    """All conversations, archived ones too, a page in memory at a time."""
     after: str | None = None
-    while page := store.conversations(after=after, limit=PAGE):
+    while page := store.conversations(after=after, archived=None, limit=PAGE):
         yield from page
         after = page[-1].id

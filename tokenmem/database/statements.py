@@ -22,10 +22,21 @@ RECENT = 30
 While it stays, an append changes no index of the conversation's row (docs/adr/0016).
 """
 
+LISTS = ("made", "changed", "archived")
+"""The lists by recency in which a conversation may stand: each has an index, and one by owner."""
+
+
+def _short_of(moment: str) -> dict[str, str]:
+    """The time by which `recent_at` may lie behind a moment, on each engine."""
+    return {
+        "postgresql": f"{moment} - interval '{RECENT} seconds'",
+        "sqlite": f"strftime('%Y-%m-%dT%H:%M:%fZ', {moment}, '-{RECENT} seconds')",
+    }
+
+
 _WORDS = {
     "postgresql": {
         "greatest": "GREATEST",
-        "short_of": f"{{latest}} - interval '{RECENT} seconds'",
         "touched_by_take": "{touched}",
         "is_late": "false",
         "as_text": "::text",
@@ -33,13 +44,13 @@ _WORDS = {
         "in_utc": " AT TIME ZONE 'UTC'",
         "json": "json",
         "json_array": "json_build_array",
+        "timestamp": "timestamptz",
         "now": "statement_timestamp()",
         "ago": "statement_timestamp() - make_interval(secs => :seconds)",
     },
     "sqlite": {
         "as_text": "",
         "greatest": "max",
-        "short_of": f"strftime('%Y-%m-%dT%H:%M:%fZ', {{latest}}, '-{RECENT} seconds')",
         # SQLite writes the indexes of a column that a statement sets, even to what it was: half of what an
         # append's statement takes. So the few that are late are set by a statement of their own.
         "touched_by_take": "updated_at = {latest}",
@@ -48,12 +59,24 @@ _WORDS = {
         "in_utc": "",
         "json": "text",
         "json_array": "json_array",
+        "timestamp": "text",
         # Without statistics SQLite would rather read the whole conversation by its primary key.
         "by_pinned": "INDEXED BY messages_pinned",
         "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
         "ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || :seconds || ' seconds')",
     },
 }
+for _word, _moment in (
+    ("short_of", "{latest}"),
+    ("short_of_bound", "bound.moment"),
+    ("short_of_updated", "c.updated_at"),
+):
+    for _dialect, _text in _short_of(_moment).items():
+        _WORDS[_dialect][_word] = _text
+for _list in (*LISTS, *(f"{name}_by_owner" for name in LISTS)):
+    _WORDS["postgresql"][f"by_{_list}"] = ""
+    # Without statistics SQLite would rather read all conversations by their ids and sort them.
+    _WORDS["sqlite"][f"by_{_list}"] = f"INDEXED BY conversations_{_list}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +156,10 @@ class Statement:
     """One SQL statement, written once for both engines and built once for each schema.
 
     In its text `{messages}` is that table's name in its schema, `:limit` a parameter, `{now}` the present
-    time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages;
+    time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages,
+    `{by_made}` and its like one of a list by recency; `{short_of_updated}` how far back `recent_at` may be;
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
-    `{json}` is the type of a JSON column, `{json_array}` a function that makes a JSON list.
+    `{json}` and `{timestamp}` are types of columns, `{json_array}` a function that makes a JSON list.
     `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
     `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where a statement takes it.
     `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.

@@ -53,7 +53,7 @@ def _named(name: str, value: object, dialect: str) -> Iterator[tuple[str, Statem
     elif isinstance(value, dict):
         for key, inner in value.items():
             if isinstance(inner, Statement) and (key == dialect or not isinstance(key, str)):
-                yield f"{name}[{key!r:.20}]", inner
+                yield f"{name}[{key!r:.40}]", inner
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             if isinstance(inner, Statement):

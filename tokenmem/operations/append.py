@@ -12,7 +12,7 @@ from tokenmem.database.driver_errors import WriteConflict
 from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import JSONObject, dump_json
+from tokenmem.messages.values import JSONObject, dump_json, load_json
 from tokenmem.models import Appended
 from tokenmem.operations import insert
 from tokenmem.operations.rows import first_revision, no_conversation
@@ -31,6 +31,7 @@ class PendingAppend:
         owner: whose conversation it is; None does not ask.
         title: for a new conversation.
         metadata: for a new conversation.
+        merge_metadata: for a new conversation too; an old one's keys of these names get these values.
         key: the idempotency key, or None.
         digest: tells these messages from others under the same key.
         expected_position: the last position that the caller has seen, or None.
@@ -44,6 +45,7 @@ class PendingAppend:
     owner: str | None = None
     title: str | None = None
     metadata: JSONObject | None = None
+    merge_metadata: JSONObject | None = None
     key: str | None = None
     digest: str = ""
     expected_position: int | None = None
@@ -141,9 +143,24 @@ def append(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> A
         raise _overtaken(pending.conversation_id) from None
     if taken is None:
         return why_not(connection, scope, pending)
+    if pending.merge_metadata:
+        merge_metadata(connection, scope, pending.conversation_id, pending.merge_metadata)
     last_position, total_tokens = taken
     first_position = last_position - len(pending.messages) + 1
     return Appended(first_position, last_position, tokens, total_tokens)
+
+
+_METADATA = Statement("SELECT metadata{as_text} FROM {conversations} WHERE id = :id")
+# The append has set the times and raised the revision: both changes are one.
+_SET_METADATA = Statement("UPDATE {conversations} SET metadata = :metadata WHERE id = :id")
+
+
+def merge_metadata(connection: sa.Connection, scope: Scope, conversation_id: str, given: JSONObject) -> None:
+    """Set these keys of a conversation's metadata, whose row the transaction has changed before."""
+    (stored,) = _METADATA.fetch(connection, scope, {"id": conversation_id})[0]
+    merged = dump_json(load_json(stored or "{}") | given)
+    if merged != stored:
+        _SET_METADATA.run(connection, scope, {"id": conversation_id, "metadata": merged})
 
 
 def _take_and_store(
@@ -190,11 +207,12 @@ def _take_and_copy(
 
 def head_of(pending: PendingAppend, tokens: int) -> dict[str, object]:
     """The parameters of a statement that takes the conversation's row, and of the key's."""
+    metadata = (pending.metadata or {}) | (pending.merge_metadata or {})
     return {
         "id": pending.conversation_id,
         "owner": pending.owner,
         "title": pending.title,
-        "metadata": dump_json(pending.metadata) if pending.metadata else None,
+        "metadata": dump_json(metadata) if metadata else None,
         "token_counter": pending.token_counter,
         "count": len(pending.messages),
         "tokens": tokens,

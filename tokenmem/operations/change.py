@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
+from tokenmem.arguments import KEEP, Keep
 from tokenmem.database.statements import Scope, Statement
-from tokenmem.errors import ConversationNotFound, InvalidArgument, InvalidMessage
+from tokenmem.errors import ConversationExists, ConversationNotFound, InvalidArgument, InvalidMessage
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
@@ -159,7 +160,8 @@ def fork(
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
-        InvalidArgument: the position is behind its last, or the new id is taken.
+        InvalidArgument: the position is behind its last.
+        ConversationExists: the new id is taken.
     """
     source = lock_conversation(connection, scope, conversation_id)
     at = source.last_position if at is None else at
@@ -170,13 +172,14 @@ def fork(
     copy = {"id": conversation_id, "new_id": new_id, "at": at, "owner": scope.owner}
     copy["first_revision"] = first_revision()
     if not _FORK.run(connection, scope, copy):
-        raise InvalidArgument(f"conversation {new_id!r} exists already; fork under another id")
+        raise ConversationExists(f"conversation {new_id!r} exists already; fork under another id")
     _FORK_MESSAGES.run(connection, scope, copy)
     return read_conversation(connection, scope, new_id)
 
 
 _UPDATE = Statement("""
-UPDATE {conversations} AS c SET title = :title, metadata = :metadata, revision = c.revision + 1, {touched}
+UPDATE {conversations} AS c SET title = :title, metadata = :metadata, keep = :keep,
+    revision = c.revision + 1, {touched}
 WHERE id = :id
 """)
 
@@ -185,19 +188,26 @@ def update(
     connection: sa.Connection,
     scope: Scope,
     conversation_id: str,
-    title: str | None,
-    metadata: JSONObject | None,
+    title: str | Keep | None,
+    metadata: JSONObject | Keep,
+    merge: bool,
+    keep: bool | None,
 ) -> Conversation:
-    """Set the title, the metadata, or both; what is None stays.
+    """Set the title, the metadata and the flag that are given.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
     old = lock_conversation(connection, scope, conversation_id)
+    if metadata is KEEP:
+        metadata = old.metadata
+    elif merge:
+        metadata = old.metadata | metadata
     new: Mapping[str, object] = {
         "id": conversation_id,
-        "title": old.title if title is None else title,
-        "metadata": dump_json(old.metadata if metadata is None else metadata),
+        "title": old.title if title is KEEP else title,
+        "metadata": dump_json(metadata),
+        "keep": old.keep if keep is None else keep,
     }
     _UPDATE.run(connection, scope, new)
     return read_conversation(connection, scope, conversation_id)

@@ -1,4 +1,4 @@
-"""What is only read: pages of messages, and conversations."""
+"""What is only read: pages of messages, and how many conversations there are."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.messages.message import Message
-from tokenmem.models import Conversation
 from tokenmem.operations.rows import (
     NO_BOUND,
-    conversation_of,
     messages_of,
     no_conversation,
 )
@@ -57,24 +55,6 @@ def messages(
     found = messages_of([row for row in rows if row[0] is not None])
     found.sort(key=_POSITION, reverse=newest_first)  # as they come, but that is no promise
     return found
-
-
-_ALL_CONVERSATIONS = Statement("""
-SELECT {conversation_columns} FROM {conversations} c WHERE c.id > :after ORDER BY c.id LIMIT :limit
-""")
-_CONVERSATIONS_OF_OWNER = Statement("""
-SELECT {conversation_columns} FROM {conversations} c
-WHERE c.owner = :owner AND c.id > :after ORDER BY c.id LIMIT :limit
-""")
-
-
-def conversations(
-    connection: sa.Connection, scope: Scope, after: str | None, limit: int | None
-) -> list[Conversation]:
-    """Conversations in the order of their ids, from behind `after`."""
-    request = {"owner": scope.owner, "after": after or "", "limit": NO_BOUND if limit is None else limit}
-    statement = _ALL_CONVERSATIONS if scope.owner is None else _CONVERSATIONS_OF_OWNER
-    return [conversation_of(row) for row in statement.fetch(connection, scope, request)]
 
 
 _COUNT_CONVERSATIONS = Statement("SELECT count(*) FROM {conversations}")

@@ -66,9 +66,29 @@ _VERIFY_REST = Statement(
     _CHECK.replace("AND c.id <= :last", "").replace("AND m.conversation_id <= :last", "")
 )
 
+# What the lists by recency rely on, and what a fork knows of where it comes from.
+_CHECK_ROWS = """
+SELECT c.id, 'updated_at of one that has not changed', CAST(c.created_at AS text),
+    CAST(c.updated_at AS text)
+FROM {conversations} c
+WHERE c.id > :after AND c.id <= :last AND {owned} AND c.recent_at IS NULL AND c.updated_at <> c.created_at
+UNION ALL
+SELECT c.id, 'recent_at, up to 30 seconds late', CAST(c.updated_at AS text),
+    CAST(c.recent_at AS text)
+FROM {conversations} c
+WHERE c.id > :after AND c.id <= :last AND {owned}
+    AND (c.recent_at > c.updated_at OR c.recent_at <= {short_of_updated})
+UNION ALL
+SELECT c.id, 'parent_id and forked_at', 'both or none', 'one'
+FROM {conversations} c
+WHERE c.id > :after AND c.id <= :last AND {owned} AND (c.parent_id IS NULL) <> (c.forked_at IS NULL)
+"""
+_VERIFY_ROWS = Statement(_CHECK_ROWS)
+_VERIFY_REST_OF_ROWS = Statement(_CHECK_ROWS.replace("AND c.id <= :last", ""))
+
 
 def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
-    """Every place where the running totals, the counts or the positions do not agree.
+    """Every place where totals, counts, positions or times do not agree, by conversation and position.
 
     The oldest messages may be gone (`purge`): a conversation's first message may have tokens before it.
     """
@@ -77,9 +97,17 @@ def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
         request = {"owner": scope.owner, "after": after, "last": last}
         statement = _VERIFY_REST if last is None else _VERIFY
         for conversation_id, position, what, expected, found in statement.fetch(connection, scope, request):
-            detail = f"{what}: {found} where {expected} was expected"
-            problems.append(Problem(conversation_id, position, detail))
-    return problems
+            problems.append(_problem(conversation_id, position, what, expected, found))
+        rows = _VERIFY_REST_OF_ROWS if last is None else _VERIFY_ROWS
+        for conversation_id, what, expected, found in rows.fetch(connection, scope, request):
+            problems.append(_problem(conversation_id, None, what, expected, found))
+    return sorted(problems, key=lambda each: (each.conversation_id, each.position or 0, each.detail))
+
+
+def _problem(
+    conversation_id: str, position: int | None, what: str, expected: object, found: object
+) -> Problem:
+    return Problem(conversation_id, position, f"{what}: {found} where {expected} was expected")
 
 
 def _ranges(connection: sa.Connection, scope: Scope) -> Iterator[tuple[str, str | None]]:

@@ -46,6 +46,7 @@ class MessageProcedures(BaseProcedures):
         counter: str | TokenCounter | None,
         title: str | None,
         metadata: JSONObject | None,
+        merge_metadata: JSONObject | None,
     ) -> Procedure[Appended]:
         """Check, count and store messages behind the conversation's last."""
         parsed = parse_messages(messages)
@@ -56,6 +57,7 @@ class MessageProcedures(BaseProcedures):
             owner=self.owner_of(owner),
             title=optional_name(title, "title"),
             metadata=checked_metadata(metadata),
+            merge_metadata=checked_metadata(merge_metadata, "merge_metadata"),
             key=key,
             digest=digest(parsed) if key else "",
             expected_position=optional_number(expected_position, "expected_position"),
@@ -65,7 +67,8 @@ class MessageProcedures(BaseProcedures):
         def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:
             return self.write_of(append.append, pending_of(conversation_id, parsed, counts, name))
 
-        return self.count_and_write(parsed, counting, store, one_statement=len(parsed) <= insert.MANY)
+        one_statement = len(parsed) <= insert.MANY and not merge_metadata
+        return self.count_and_write(parsed, counting, store, one_statement=one_statement)
 
     def import_conversations(
         self,

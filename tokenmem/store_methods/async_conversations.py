@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from tokenmem.arguments import KEEP, Keep, Order
 from tokenmem.docstrings import documented_like
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Conversation, Problem, Purged
@@ -19,14 +20,30 @@ class AsyncConversationMethods(AsyncBaseMethods):
         return await self._run(self._procedures.conversation(conversation_id))
 
     async def conversations(
-        self, *, owner: str | None = None, after: str | None = None, limit: int | None = 100
+        self,
+        *,
+        owner: str | None = None,
+        order: Order = "id",
+        after: str | None = None,
+        before: Conversation | str | None = None,
+        prefix: str | None = None,
+        archived: bool | None = False,
+        limit: int | None = 100,
     ) -> list[Conversation]:
-        return await self._run(self._procedures.conversations(owner, after, limit))
+        return await self._run(
+            self._procedures.conversations(owner, order, after, before, prefix, archived, limit)
+        )
 
     async def update(
-        self, conversation_id: str, *, title: str | None = None, metadata: JSONObject | None = None
+        self,
+        conversation_id: str,
+        *,
+        title: str | Keep | None = KEEP,
+        metadata: JSONObject | Keep | None = KEEP,
+        merge: bool = False,
+        keep: bool | None = None,
     ) -> Conversation:
-        return await self._run(self._procedures.update(conversation_id, title, metadata))
+        return await self._run(self._procedures.update(conversation_id, title, metadata, merge, keep))
 
     async def fork(self, conversation_id: str, new_id: str, *, at: int | None = None) -> Conversation:
         return await self._run(self._procedures.fork(conversation_id, new_id, at))

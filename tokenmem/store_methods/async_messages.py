@@ -31,6 +31,7 @@ class AsyncMessageMethods(AsyncBaseMethods):
         counter: str | TokenCounter | None = None,
         title: str | None = None,
         metadata: JSONObject | None = None,
+        merge_metadata: JSONObject | None = None,
     ) -> Appended:
         return await self._run(
             self._procedures.append(
@@ -42,6 +43,7 @@ class AsyncMessageMethods(AsyncBaseMethods):
                 counter=counter,
                 title=title,
                 metadata=metadata,
+                merge_metadata=merge_metadata,
             )
         )
 

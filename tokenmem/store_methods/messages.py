@@ -28,6 +28,7 @@ class MessageMethods(BaseMethods):
         counter: str | TokenCounter | None = None,
         title: str | None = None,
         metadata: JSONObject | None = None,
+        merge_metadata: JSONObject | None = None,
     ) -> Appended:
         """Store messages behind the conversation's last, all or none; a new id makes a new conversation.
 
@@ -40,6 +41,8 @@ class MessageMethods(BaseMethods):
             counter: the token counter of a new conversation, in place of the store's.
             title: of a new conversation.
             metadata: of a new conversation.
+            merge_metadata: set these keys of the conversation's metadata, with the messages or not at all;
+                keys that are not named stay. A retry with a known key sets none again.
 
         Raises:
             InvalidMessage: a message cannot be stored; nothing was written.
@@ -59,6 +62,7 @@ class MessageMethods(BaseMethods):
                 counter=counter,
                 title=title,
                 metadata=metadata,
+                merge_metadata=merge_metadata,
             )
         )
 
