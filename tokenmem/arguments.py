@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import get_args
+from datetime import datetime, timedelta
+from typing import Literal, get_args
 
 from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.messages.values import JSONObject, check_json, check_text
+from tokenmem.messages.values import JSONObject, check_json, check_text, checked_moment
 
 LONGEST_ID = 255
 """Characters of a conversation's id, an owner, a title's or an idempotency key's name."""
@@ -23,6 +23,11 @@ LONGEST_AGE = timedelta(days=365_000)
 """Some thousand years: both databases' calendars go back so far."""
 
 STARTS: tuple[str, ...] = get_args(StartOn)
+
+Missing = Literal["error", "empty"]
+"""What reading a conversation that is not there comes to."""
+
+MISSING: tuple[str, ...] = get_args(Missing)
 
 
 def checked_name(value: object, what: str) -> str:
@@ -89,6 +94,29 @@ def checked_choice(value: object, what: str, choices: Sequence[str]) -> str:
     if value in choices:
         return str(value)
     raise InvalidArgument(f"{what} is {value!r:.40}; use one of {', '.join(choices)}")
+
+
+def checked_flag(value: object, what: str) -> bool:
+    """True or False.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True or False")
+
+
+def optional_moment(value: object, what: str) -> datetime | None:
+    """None, or a time in UTC.
+
+    Raises:
+        InvalidArgument: it is no datetime, or has no time zone.
+    """
+    try:
+        return checked_moment(value, what)
+    except InvalidMessage as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def checked_age(value: object) -> timedelta:

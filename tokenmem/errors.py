@@ -2,7 +2,8 @@
 
     TokenmemError
     ├── InvalidArgument         (also a ValueError)
-    │   └── InvalidMessage
+    │   ├── InvalidMessage
+    │   └── MessageNotFound     (also a LookupError)
     ├── ConversationNotFound    (also a LookupError)
     ├── WindowTooSmall
     ├── PositionConflict
@@ -31,6 +32,7 @@ __all__ = [
     "IdempotencyConflict",
     "InvalidArgument",
     "InvalidMessage",
+    "MessageNotFound",
     "MissingExtra",
     "ModelError",
     "PositionConflict",
@@ -56,6 +58,10 @@ class InvalidMessage(InvalidArgument):
 
 class ConversationNotFound(TokenmemError, LookupError):
     """No conversation has this id, or it belongs to another owner."""
+
+
+class MessageNotFound(InvalidArgument, LookupError):
+    """The conversation has no message at this position, or none at all."""
 
 
 class WindowTooSmall(TokenmemError):

@@ -19,11 +19,13 @@ from tokenmem.database.urls import default_url, redacted
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.store_methods.calls import CallMethods
+from tokenmem.store_methods.changing import ChangingMethods
 from tokenmem.store_methods.conversations import ConversationMethods
 from tokenmem.store_methods.messages import MessageMethods
+from tokenmem.store_methods.reading import ReadingMethods
 
 
-class Store(ConversationMethods, MessageMethods, CallMethods):
+class Store(ConversationMethods, MessageMethods, ReadingMethods, ChangingMethods, CallMethods):
     """Conversations in a SQL database.
 
     One store serves all threads of a process, and the processes forked from it. Every method raises
