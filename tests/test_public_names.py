@@ -62,7 +62,7 @@ def test_a_store_on_sqlite_imports_only_what_it_needs() -> None:
 
 
 def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
-    assert len(errors.__all__) == 14
+    assert len(errors.__all__) == 15
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.TokenmemError)
@@ -105,8 +105,9 @@ def test_both_stores_have_the_same_methods_with_the_same_arguments() -> None:
         assert parameters(sync) == parameters(other), name
         assert inspect.getdoc(sync), name
         assert inspect.getdoc(other), name
-        assert inspect.iscoroutinefunction(other) == (name not in ("bind", "for_owner")), name
-        if name != "bind":
+        plain = name in ("bind", "for_owner", "transaction")
+        assert inspect.iscoroutinefunction(other) == (not plain), name
+        if name not in ("bind", "transaction"):
             assert get_type_hints(sync) == get_type_hints(other), name
 
 

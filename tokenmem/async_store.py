@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +24,7 @@ from tokenmem.execution.runners import (
     GreenletRunner,
     ThreadRunner,
 )
+from tokenmem.execution.transactions import async_transaction_of
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
@@ -72,6 +75,11 @@ class AsyncStore(
         engine = self._engine.sync_engine if isinstance(self._engine, AsyncEngine) else self._engine
         check_connection(connection, AsyncConnection, engine)
         return self._with(AsyncBoundRunner(connection), self._procedures)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        async with async_transaction_of(self._runner) as runner:
+            yield self._with(runner, self._procedures)
 
     def for_owner(self, owner: str) -> Self:
         return self._with(self._runner, self._procedures.for_owner(owner))

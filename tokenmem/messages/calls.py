@@ -106,8 +106,8 @@ def calls_of_keys(message: Message) -> list[ToolCall]:
     ]
     for part in _parts(payload, "tool_use", "tool_call"):
         if isinstance(part.get("id"), str) and part["id"] not in keys:
-            called = {"name": part.get("name"), "arguments": part.get("arguments", part.get("input"))}
-            calls.append(_tool_call(part["id"], called))
+            arguments = part.get("arguments", part.get("input"))
+            calls.append(_tool_call(part["id"], {"name": part.get("name"), "arguments": arguments}))
     called = payload.get("function_call")
     return [*calls, _tool_call("", called)] if isinstance(called, dict) else calls
 

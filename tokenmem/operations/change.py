@@ -1,4 +1,4 @@
-"""What changes stored messages and conversations. The conversation's row is locked first, so that appends wait."""
+"""What changes stored messages and conversations, whose rows are locked first, so that appends wait."""
 
 from __future__ import annotations
 

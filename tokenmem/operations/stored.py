@@ -46,9 +46,7 @@ def message(connection: sa.Connection, scope: Scope, conversation_id: str, posit
     return messages_of([tuple(columns)])[0]
 
 
-def message_at(
-    connection: sa.Connection, scope: Scope, conversation: Conversation, position: int
-) -> Message:
+def message_at(connection: sa.Connection, scope: Scope, conversation: Conversation, position: int) -> Message:
     """The message at a position of a conversation that is locked.
 
     Raises:
@@ -81,6 +79,4 @@ def move_totals(
     connection: sa.Connection, scope: Scope, conversation_id: str, *, tokens: int, messages: int
 ) -> None:
     """Say that the conversation has changed, and by how many tokens and messages."""
-    _MOVE_TOTALS.run(
-        connection, scope, {"id": conversation_id, "tokens": tokens, "messages": messages}
-    )
+    _MOVE_TOTALS.run(connection, scope, {"id": conversation_id, "tokens": tokens, "messages": messages})

@@ -37,6 +37,4 @@ class ReadingProcedures(BaseProcedures):
 
     def open_tool_calls(self, conversation_id: str) -> Procedure[list[OpenToolCall]]:
         """Read the tool calls that have no result."""
-        return self.read(
-            open_tool_calls.open_tool_calls, checked_name(conversation_id, "conversation_id")
-        )
+        return self.read(open_tool_calls.open_tool_calls, checked_name(conversation_id, "conversation_id"))
