@@ -80,6 +80,8 @@ def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
     [
         (errors.InvalidArgument, ValueError),
         (errors.InvalidMessage, errors.InvalidArgument),
+        (errors.MessageNotFound, errors.InvalidArgument),
+        (errors.MessageNotFound, LookupError),
         (errors.ConversationNotFound, LookupError),
         (errors.DatabaseUnavailable, errors.DatabaseError),
         (errors.MissingExtra, ImportError),
