@@ -81,6 +81,8 @@ def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
         (errors.InvalidArgument, ValueError),
         (errors.InvalidMessage, errors.InvalidArgument),
         (errors.ConversationExists, errors.InvalidArgument),
+        (errors.MessageNotFound, errors.InvalidArgument),
+        (errors.MessageNotFound, LookupError),
         (errors.ConversationNotFound, LookupError),
         (errors.DatabaseUnavailable, errors.DatabaseError),
         (errors.MissingExtra, ImportError),
@@ -106,8 +108,9 @@ def test_both_stores_have_the_same_methods_with_the_same_arguments() -> None:
         assert parameters(sync) == parameters(other), name
         assert inspect.getdoc(sync), name
         assert inspect.getdoc(other), name
-        assert inspect.iscoroutinefunction(other) == (name not in ("bind", "for_owner")), name
-        if name != "bind":
+        plain = name in ("bind", "for_owner", "transaction")
+        assert inspect.iscoroutinefunction(other) == (not plain), name
+        if name not in ("bind", "transaction"):
             assert get_type_hints(sync) == get_type_hints(other), name
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
     from tokenmem.messages.calls import ToolCall
     from tokenmem.messages.message import Message
-    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Reply, Window
+    from tokenmem.models import Appended, Conversation, LLMCall, OpenToolCall, Problem, Purged, Reply, Window
     from tokenmem.store import Store
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ _MODULES = {
     "Message": "messages.message",
     "OpenAIChat": "langchain.llms",
     "OpenAICompletion": "langchain.llms",
+    "OpenToolCall": "models",
     "Problem": "models",
     "Purged": "models",
     "Reply": "models",
@@ -62,6 +63,7 @@ __all__ = [
     "Message",
     "OpenAIChat",
     "OpenAICompletion",
+    "OpenToolCall",
     "Problem",
     "Purged",
     "Reply",

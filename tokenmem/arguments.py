@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final, Literal, get_args
 
 from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.messages.values import JSONObject, check_json, check_text
+from tokenmem.messages.values import JSONObject, check_json, check_text, checked_moment
 
 LONGEST_ID = 255
 """Characters of a conversation's id, an owner, a title's or an idempotency key's name."""
@@ -41,6 +41,11 @@ Order = Literal["id", "recent"]
 ORDERS: tuple[str, ...] = get_args(Order)
 
 STARTS: tuple[str, ...] = get_args(StartOn)
+
+Missing = Literal["error", "empty"]
+"""What reading a conversation that is not there comes to."""
+
+MISSING: tuple[str, ...] = get_args(Missing)
 
 
 def checked_name(value: object, what: str) -> str:
@@ -118,17 +123,6 @@ def checked_choice(value: object, what: str, choices: Sequence[str]) -> str:
     raise InvalidArgument(f"{what} is {value!r:.40}; use one of {', '.join(choices)}")
 
 
-def checked_age(value: object) -> timedelta:
-    """How old: not negative, and not before the databases' calendars begin.
-
-    Raises:
-        InvalidArgument: it is no timedelta, or not in that range.
-    """
-    if isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_AGE:
-        return value
-    raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
-
-
 def checked_flag(value: object, what: str) -> bool:
     """True or False.
 
@@ -138,6 +132,29 @@ def checked_flag(value: object, what: str) -> bool:
     if isinstance(value, bool):
         return value
     raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True or False")
+
+
+def optional_moment(value: object, what: str) -> datetime | None:
+    """None, or a time in UTC.
+
+    Raises:
+        InvalidArgument: it is no datetime, or has no time zone.
+    """
+    try:
+        return checked_moment(value, what)
+    except InvalidMessage as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def checked_age(value: object) -> timedelta:
+    """How old: not negative, and not before the databases' calendars begin.
+
+    Raises:
+        InvalidArgument: it is no timedelta, or not in that range.
+    """
+    if isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_AGE:
+        return value
+    raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
 
 
 def checked_metadata(value: object, what: str = "metadata") -> JSONObject | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,16 +24,26 @@ from tokenmem.execution.runners import (
     GreenletRunner,
     ThreadRunner,
 )
+from tokenmem.execution.transactions import async_transaction_of
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
+from tokenmem.store_methods.async_changing import AsyncChangingMethods
 from tokenmem.store_methods.async_conversations import AsyncConversationMethods
 from tokenmem.store_methods.async_messages import AsyncMessageMethods
 from tokenmem.store_methods.async_organizing import AsyncOrganizingMethods
+from tokenmem.store_methods.async_reading import AsyncReadingMethods
 
 
 @documented_like(Store)
-class AsyncStore(AsyncConversationMethods, AsyncOrganizingMethods, AsyncMessageMethods, AsyncCallMethods):
+class AsyncStore(
+    AsyncConversationMethods,
+    AsyncOrganizingMethods,
+    AsyncMessageMethods,
+    AsyncReadingMethods,
+    AsyncChangingMethods,
+    AsyncCallMethods,
+):
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 
     On PostgreSQL it uses psycopg's own asyncio connections; on SQLite, where there is no network to wait
@@ -69,6 +81,11 @@ class AsyncStore(AsyncConversationMethods, AsyncOrganizingMethods, AsyncMessageM
         engine = self._engine.sync_engine if isinstance(self._engine, AsyncEngine) else self._engine
         check_connection(connection, AsyncConnection, engine)
         return self._with(AsyncBoundRunner(connection), self._procedures)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        async with async_transaction_of(self._runner) as runner:
+            yield self._with(runner, self._procedures)
 
     def for_owner(self, owner: str) -> Self:
         return self._with(self._runner, self._procedures.for_owner(owner))

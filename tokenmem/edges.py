@@ -87,9 +87,14 @@ def choose_start(
     return None
 
 
-def newest_start(newest: Sequence[Message], start_on: str, before: Before) -> tuple[int, int] | None:
+def newest_start(
+    newest: Sequence[Message], start_on: str, before: Before, *, fall_back: bool = True
+) -> tuple[int, int] | None:
     """The last index at which a window may start at all, and what it costs from there on, in tokens."""
-    return max(_starts(newest, _allowed(newest, start_on, before)), default=None)
+    starts = _starts(newest, _allowed(newest, start_on, before))
+    if start_on == "turn" and not fall_back:
+        starts = (start for start in starts if _begins_turn(newest[start[0]]))
+    return max(starts, default=None)
 
 
 def _allowed(newest: Sequence[Message], start_on: str, before: Before) -> list[bool]:

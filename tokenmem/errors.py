@@ -3,7 +3,8 @@
     TokenmemError
     ├── InvalidArgument         (also a ValueError)
     │   ├── ConversationExists
-    │   └── InvalidMessage
+    │   ├── InvalidMessage
+    │   └── MessageNotFound     (also a LookupError)
     ├── ConversationNotFound    (also a LookupError)
     ├── WindowTooSmall
     ├── PositionConflict
@@ -33,6 +34,7 @@ __all__ = [
     "IdempotencyConflict",
     "InvalidArgument",
     "InvalidMessage",
+    "MessageNotFound",
     "MissingExtra",
     "ModelError",
     "PositionConflict",
@@ -62,6 +64,10 @@ class ConversationExists(InvalidArgument):
 
 class ConversationNotFound(TokenmemError, LookupError):
     """No conversation has this id, or it belongs to another owner."""
+
+
+class MessageNotFound(InvalidArgument, LookupError):
+    """The conversation has no message at this position, or none at all."""
 
 
 class WindowTooSmall(TokenmemError):

@@ -229,6 +229,17 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenToolCall(ToolCall):
+    """A call of a tool that has no result yet.
+
+    Attributes:
+        position: of the message that makes the call.
+    """
+
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A place where a database breaks one of the invariants that `verify` checks.
 

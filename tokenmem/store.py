@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -17,14 +19,19 @@ from tokenmem.database.engine import (
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner
+from tokenmem.execution.transactions import transaction_of
 from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.store_methods.calls import CallMethods
+from tokenmem.store_methods.changing import ChangingMethods
 from tokenmem.store_methods.conversations import ConversationMethods
 from tokenmem.store_methods.messages import MessageMethods
 from tokenmem.store_methods.organizing import OrganizingMethods
+from tokenmem.store_methods.reading import ReadingMethods
 
 
-class Store(ConversationMethods, OrganizingMethods, MessageMethods, CallMethods):
+class Store(
+    ConversationMethods, OrganizingMethods, MessageMethods, ReadingMethods, ChangingMethods, CallMethods
+):
     """Conversations in a SQL database.
 
     One store serves all threads of a process, and the processes forked from it. Every method raises
@@ -82,6 +89,25 @@ class Store(ConversationMethods, OrganizingMethods, MessageMethods, CallMethods)
         """
         check_connection(connection, sa.Connection, self._engine)
         return self._with(BoundRunner(connection), self._procedures)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        """A transaction, for `with … as bound`: all that the block writes is stored, or nothing.
+
+        `bound` is a store for the block: what it writes is committed at the block's end, and rolled back
+        where the block raises (with AsyncStore, `async with`, also where it is cancelled). A single write
+        that fails leaves the others as they are. `bound.transaction()` is a savepoint, as it is on the store
+        that `bind` returns. On SQLite the write lock is taken at once, for the whole block.
+
+        Inside the block use `bound` only: another store would wait for what the transaction has locked. Keep
+        the block short, use it from one thread, and never call a model in it.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached, or is locked.
+            DatabaseError: at the end of the block, the database refused to commit; nothing was stored.
+        """
+        with transaction_of(self._runner) as runner:
+            yield self._with(runner, self._procedures)
 
     def for_owner(self, owner: str) -> Self:
         """A store in which every statement carries the owner: others' conversations do not exist in it."""

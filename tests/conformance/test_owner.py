@@ -37,6 +37,19 @@ METHODS: dict[str, Callable[[Store, str], Any]] = {
     "edit nothing": lambda store, name: store.edit(name, 9, texts(9)[0]),
     "delete_message": lambda store, name: store.delete_message(name, 1),
     "truncate": lambda store, name: store.truncate(name, after=0),
+    "message": lambda store, name: store.message(name, 1),
+    "message that is not there": lambda store, name: store.message(name, 9),
+    "messages but none": lambda store, name: store.messages(name, limit=0),
+    "read": lambda store, name: store.read(name),
+    "open_tool_calls": lambda store, name: store.open_tool_calls(name),
+    "update_message": lambda store, name: store.update_message(name, 1, metadata={"mine": 1}),
+    "update_message merging": lambda store, name: store.update_message(name, 1, metadata={}, merge=True),
+    "replace": lambda store, name: store.replace(name, texts(9)),
+    "replace by nothing": lambda store, name: store.replace(name, []),
+    "replace at a wrong position": lambda store, name: store.replace(name, texts(9), expected_position=9),
+    "pop": lambda store, name: store.pop(name),
+    "pop expecting": lambda store, name: store.pop(name, expected_position=9),
+    "delete_messages": lambda store, name: store.delete_messages(name),
     "fork": lambda store, name: store.fork(name, "copy"),
     "fork at": lambda store, name: store.fork(name, "copy", at=1),
     "delete": lambda store, name: store.delete(name),
@@ -75,7 +88,7 @@ def test_no_method_reaches_another_owners_conversation(ann: Store, sql: Direct, 
 def test_the_table_of_methods_is_complete() -> None:
     without_id = {"conversations", "import_conversations", "delete_owner", "purge", "verify"}
     without_id |= {"create", "move_owner"}  # of new conversations, and of all of an owner's
-    without_id |= {"upgrade", "bind", "for_owner", "close", "engine"}
+    without_id |= {"upgrade", "bind", "for_owner", "transaction", "close", "engine"}
     for kind in (Store, AsyncStore):
         public = {name for name in dir(kind) if not name.startswith("_")}
         called = {name.split()[0] for name in METHODS} - {"a", "merge"}

@@ -65,6 +65,18 @@ class Facade:
 
         return call
 
+    @contextmanager
+    def transaction(self) -> Iterator["Facade"]:
+        manager = self.store.transaction()
+        bound = Facade(self.loop.run(manager.__aenter__()), self.loop)
+        try:
+            yield bound
+        except BaseException as error:
+            if not self.loop.run(manager.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            self.loop.run(manager.__aexit__(None, None, None))
+
     def __enter__(self) -> "Facade":
         self.loop.run(self.store.__aenter__())
         return self

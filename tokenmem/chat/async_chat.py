@@ -18,7 +18,7 @@ from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
 from tokenmem.docstrings import documented_like
-from tokenmem.execution.runners import AsyncBoundRunner, Execution, advance_async, run_async
+from tokenmem.execution.runners import Execution, advance_async, run_async
 from tokenmem.models import Reply
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
 
     _is_async = True
     _store_type = AsyncStore
-    _bound_type = AsyncBoundRunner
 
     async def send(
         self,

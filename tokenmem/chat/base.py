@@ -13,6 +13,7 @@ from tokenmem.chat.settings import API, Oversized, Stride, api_of, settings_of
 from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.runners import AsyncBoundRunner, BoundRunner
+from tokenmem.execution.transactions import AsyncTransactionRunner
 from tokenmem.store import Store
 
 S = TypeVar("S", Store, AsyncStore)
@@ -24,7 +25,7 @@ class BaseChat(Generic[S, OpenAIClient]):
 
     _is_async: ClassVar[bool]
     _store_type: ClassVar[type[Store] | type[AsyncStore]]
-    _bound_type: ClassVar[type[BoundRunner] | type[AsyncBoundRunner]]
+    _bound_types: ClassVar[tuple[type, ...]] = (BoundRunner, AsyncBoundRunner, AsyncTransactionRunner)
 
     # Written twice because only an API of the caller's own knows what other clients there are.
     @overload
@@ -87,7 +88,7 @@ class BaseChat(Generic[S, OpenAIClient]):
             raise InvalidArgument(
                 f"store is a {type(store).__name__}; a {type(self).__name__} needs a {needed}"
             )
-        if isinstance(store._runner, self._bound_type):
+        if isinstance(store._runner, self._bound_types):
             raise InvalidArgument(
                 "the store is bound to a connection, which would be held while the model thinks; "
                 "pass the store itself"

@@ -11,7 +11,7 @@ from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
 from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
 from tokenmem.chat.runners import ModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
-from tokenmem.execution.runners import BoundRunner, Execution, advance, run
+from tokenmem.execution.runners import Execution, advance, run
 from tokenmem.models import Reply
 from tokenmem.store import Store
 
@@ -57,7 +57,6 @@ class Chat(BaseChat[Store, "OpenAI"]):
 
     _is_async = False
     _store_type = Store
-    _bound_type = BoundRunner
 
     def send(
         self,

@@ -17,7 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from tokenmem.messages.calls import answer_keys, call_keys, is_call_id, is_called_in_content, result_of
+from tokenmem.messages.calls import (
+    call_keys,
+    is_call_id,
+    is_called_in_content,
+    result_of,
+    results_of_calls,
+)
 from tokenmem.messages.items import is_by_the_model, is_item, takes_text_result
 from tokenmem.messages.message import Message
 from tokenmem.messages.text import says_something
@@ -45,7 +51,7 @@ def sendable(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
 
 def unanswered(messages: Sequence[Message]) -> list[str]:
     """The ids of the calls that have no result behind them, in order."""
-    results = _results(messages)
+    results = results_of_calls(messages)
     return [
         key
         for index, message in enumerate(messages)
@@ -74,28 +80,6 @@ def calls_beside(messages: Sequence[Message], call_ids: Iterable[str], newest_re
     return found
 
 
-def _results(messages: Sequence[Message]) -> dict[int, list[int | None]]:
-    """For each message with calls, where their results are.
-
-    The result of a call is the first one behind it, before its id is called again: some servers count their
-    ids from one in every reply. Where one message has an id twice, its results come in order.
-    """
-    found: dict[int, list[int | None]] = {}
-    waiting: dict[str, list[tuple[int, int]]] = {}
-    for index, message in enumerate(messages):
-        if message.kind == "tool_result":
-            for key in answer_keys(message):
-                if places := waiting.get(key):
-                    caller, number = places.pop(0)
-                    found[caller][number] = index
-        elif keys := call_keys(message):
-            found[index] = [None] * len(keys)
-            waiting |= {key: [] for key in keys}
-            for number, key in enumerate(keys):
-                waiting[key].append((index, number))
-    return found
-
-
 def _calling_replies(messages: Sequence[Message]) -> list[list[int]]:
     """The indexes of messages with calls, one reply's together: with the Responses API each is an item."""
     replies: list[list[int]] = []
@@ -117,7 +101,7 @@ def _calling_replies(messages: Sequence[Message]) -> list[list[int]]:
 
 def _with_results(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
     """The calls of every reply with their results behind them at once, and no other results."""
-    results = _results(messages)
+    results = results_of_calls(messages)
     replies = {reply[-1]: reply for reply in _calling_replies(messages)}
     sent: list[Message] = []
     for index, message in enumerate(messages):

@@ -177,6 +177,19 @@ def begin_write(connection: sa.Connection) -> None:
         _BEGIN_IMMEDIATE.run(connection, Scope(), {})
 
 
+def restart_as_write(connection: sa.Connection) -> None:
+    """Let a transaction that has just begun hold SQLite's write lock: it may read first and then write.
+
+    An engine of the caller's may have begun it in another way, as SQLAlchemy's documentation shows.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    driver: DriverConnection = connection.connection.driver_connection
+    if driver.in_transaction:
+        _ROLLBACK.run(connection, Scope(), {})
+    begin_write(connection)
+
+
 def leave_autocommit(connection: sa.Connection) -> None:
     """Let a connection of the caller's that commits every statement hold a transaction, for this use."""
     driver: DriverConnection = connection.connection.driver_connection
@@ -185,6 +198,7 @@ def leave_autocommit(connection: sa.Connection) -> None:
 
 
 _BEGIN_IMMEDIATE = Statement("BEGIN IMMEDIATE")
+_ROLLBACK = Statement("ROLLBACK")
 
 
 def check_connection(

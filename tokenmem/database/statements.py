@@ -45,6 +45,7 @@ _WORDS = {
         "json": "json",
         "json_array": "json_build_array",
         "timestamp": "timestamptz",
+        "since_said": "created_at >= CAST(:since AS timestamptz)",
         "now": "statement_timestamp()",
         "ago": "statement_timestamp() - make_interval(secs => :seconds)",
     },
@@ -62,6 +63,8 @@ _WORDS = {
         "timestamp": "text",
         # Without statistics SQLite would rather read the whole conversation by its primary key.
         "by_pinned": "INDEXED BY messages_pinned",
+        # Texts of three digits and of six: with the Z, .123Z would be later than .123456Z.
+        "since_said": "rtrim(created_at, 'Z') >= :since",
         "now": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
         "ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || :seconds || ' seconds')",
     },

@@ -37,13 +37,17 @@ class Worker:
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Run the function in the thread and return what it returns, or raise what it raises."""
+        return await self.give(function, *arguments)
+
+    def give(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """Have the function run in the thread, whether anybody waits for what comes of it or not."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._lock:
             if self._thread is None:
                 self._start()
             self._jobs.put((loop, future, function, arguments))
-        return await future
+        return future
 
     def _start(self) -> None:
         self._jobs: Jobs = SimpleQueue()
@@ -60,6 +64,13 @@ class Worker:
         if thread is not None:
             self._end()
             await asyncio.to_thread(thread.join)
+
+    def end(self) -> None:
+        """Let the thread end when it has done what it was given; nobody waits for that."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._end()
 
     def _forget_thread(self) -> None:
         """In a forked child: the thread is the parent's, and so may be whoever holds the lock."""

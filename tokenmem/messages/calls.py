@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tokenmem.messages.items import LOCAL_SHELL, is_call_item, is_item, item_type
@@ -89,6 +89,49 @@ def _parts(payload: JSONObject, *types: str) -> list[JSONObject]:
     if not isinstance(content, list):
         return []
     return [part for part in content if isinstance(part, dict) and part.get("type") in types]
+
+
+def calls_of_keys(message: Message) -> list[ToolCall]:
+    """The calls of a message, each in the place of its key in `call_keys`; "" is the id of one without."""
+    if message.kind != "tool_call":
+        return []
+    payload = message.payload or {}
+    if is_item(message):
+        return [_tool_call(key, payload) for key in call_keys(message)]
+    listed = payload.get("tool_calls") or []
+    keys = [call.get("id") for call in listed]
+    calls = [
+        _tool_call(key if isinstance(key, str) else "", called_function(call))
+        for key, call in zip(keys, listed, strict=True)
+    ]
+    for part in _parts(payload, "tool_use", "tool_call"):
+        if isinstance(part.get("id"), str) and part["id"] not in keys:
+            arguments = part.get("arguments", part.get("input"))
+            calls.append(_tool_call(part["id"], {"name": part.get("name"), "arguments": arguments}))
+    called = payload.get("function_call")
+    return [*calls, _tool_call("", called)] if isinstance(called, dict) else calls
+
+
+def results_of_calls(messages: Sequence[Message]) -> dict[int, list[int | None]]:
+    """For each message with calls, where the results of each are among the messages, by index.
+
+    The result of a call is the first one behind it, before its id is called again: some servers count their
+    ids from one in every reply. Where one message has an id twice, its results come in order.
+    """
+    found: dict[int, list[int | None]] = {}
+    waiting: dict[str, list[tuple[int, int]]] = {}
+    for index, message in enumerate(messages):
+        if message.kind == "tool_result":
+            for key in answer_keys(message):
+                if places := waiting.get(key):
+                    caller, number = places.pop(0)
+                    found[caller][number] = index
+        elif keys := call_keys(message):
+            found[index] = [None] * len(keys)
+            waiting |= {key: [] for key in keys}
+            for number, key in enumerate(keys):
+                waiting[key].append((index, number))
+    return found
 
 
 def call_keys(message: Message) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from tokenmem.errors import InvalidMessage
 from tokenmem.messages.values import JSONObject
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -97,6 +98,26 @@ class Message:
     def to_openai(self) -> JSONObject:
         """The provider's message, equal to the one that went in; the caller may change it."""
         return provider_message(self.role, self.content, copy.deepcopy(self.payload))
+
+
+class MessageWithoutPayload(Message):
+    """A message that was read without its payload, which it has: good for a list, not for a model."""
+
+    __slots__ = ()
+
+    @property
+    def partial(self) -> bool:
+        """Only the payload would tell. Raises InvalidMessage."""
+        raise self._incomplete()
+
+    def to_openai(self) -> JSONObject:
+        """Only the payload would tell. Raises InvalidMessage."""
+        raise self._incomplete()
+
+    def _incomplete(self) -> InvalidMessage:
+        return InvalidMessage(
+            f"message {self.position} was read without its payload; read it with payload=True"
+        )
 
 
 class MessageFields:

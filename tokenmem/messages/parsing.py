@@ -33,7 +33,7 @@ _RESULT_PARTS = {"tool_result"}
 _CALL_PARTS = {"tool_call", "tool_use"}
 
 
-def parse_messages(messages: Iterable[MessageLike]) -> list[Message]:
+def parse_messages(messages: Iterable[MessageLike], *, may_be_empty: bool = False) -> list[Message]:
     """Check messages from outside and split each into text for people and payload.
 
     Raises:
@@ -45,7 +45,7 @@ def parse_messages(messages: Iterable[MessageLike]) -> list[Message]:
         listed = list(messages)
     except TypeError:
         raise InvalidMessage(f"messages is a {type(messages).__name__}; pass a list of messages") from None
-    if not listed:
+    if not listed and not may_be_empty:
         raise InvalidMessage("messages is empty; pass at least one message")
     return [_plain(message) or _parse(message, f"messages[{index}]") for index, message in enumerate(listed)]
 

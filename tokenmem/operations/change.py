@@ -1,4 +1,4 @@
-"""What changes or removes stored messages. The conversation's row is locked first, so that appends wait."""
+"""What changes stored messages and conversations, whose rows are locked first, so that appends wait."""
 
 from __future__ import annotations
 
@@ -17,28 +17,16 @@ from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
     first_revision,
     lock_conversation,
-    messages_of,
+    metadata_text,
     read_conversation,
     values_of,
 )
+from tokenmem.operations.stored import message_at, move_totals, shift_behind
 
-_AT = Statement("""
-SELECT {message_columns} FROM {messages} m WHERE m.conversation_id = :id AND m.position = :position
-""")
 _REPLACE = Statement("""
 UPDATE {messages} SET role = :role, kind = :kind, content = :content, payload = :payload,
-    token_count = :token_count, pinned = :pinned
+    token_count = :token_count, pinned = :pinned, metadata = COALESCE(CAST(:metadata AS {json}), metadata)
 WHERE conversation_id = :id AND position = :position
-""")
-_DELETE_AT = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position = :position")
-_SHIFT = Statement("""
-UPDATE {messages} SET tokens_before = tokens_before + :tokens
-WHERE conversation_id = :id AND position > :position
-""")
-_MOVE_TOTALS = Statement("""
-UPDATE {conversations} AS c SET message_count = c.message_count + :messages,
-    total_tokens = c.total_tokens + :tokens, revision = c.revision + 1, {touched}
-WHERE id = :id
 """)
 
 
@@ -54,82 +42,29 @@ def edit(
 ) -> Message | CounterMismatch:
     """Put a checked message in the place of another, and move the totals behind it.
 
+    The data beside the place stays, unless the message comes with its own.
+
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
-        InvalidArgument: there is no message at the position.
+        MessageNotFound: there is no message at the position.
         InvalidMessage: the message would be pinned and is not a plain one.
     """
     conversation = lock_conversation(connection, scope, conversation_id)
     if conversation.token_counter != token_counter:
         return CounterMismatch(conversation.token_counter)
-    old = _message_at(connection, scope, conversation, position)
+    old = message_at(connection, scope, conversation, position)
     pinned = (old.pinned or message.pinned) if pinned is None else pinned
     if pinned and message.kind != "message":
         raise InvalidMessage(
             f"message {position} is pinned and would become a {message.kind}; unpin it first"
         )
-    new = {"id": conversation_id, "position": position}
-    _REPLACE.run(connection, scope, new | values_of(message, token_count) | {"pinned": pinned})
-    _move(connection, scope, conversation_id, position, token_count - old.token_count, messages=0)
-    return _message_at(connection, scope, conversation, position)
-
-
-def delete_message(connection: sa.Connection, scope: Scope, conversation_id: str, position: int) -> None:
-    """Remove one message; its position is not given again.
-
-    Raises:
-        ConversationNotFound: there is none of this id, or it is another owner's.
-        InvalidArgument: there is no message at the position.
-    """
-    conversation = lock_conversation(connection, scope, conversation_id)
-    old = _message_at(connection, scope, conversation, position)
-    _DELETE_AT.run(connection, scope, {"id": conversation_id, "position": position})
-    _move(connection, scope, conversation_id, position, -old.token_count, messages=-1)
-
-
-def _message_at(
-    connection: sa.Connection, scope: Scope, conversation: Conversation, position: int
-) -> Message:
-    rows = _AT.fetch(connection, scope, {"id": conversation.id, "position": position})
-    if not rows:
-        raise InvalidArgument(
-            f"conversation {conversation.id!r} has no message at position {position}; "
-            f"its last position is {conversation.last_position}"
-        )
-    return messages_of(rows)[0]
-
-
-def _move(
-    connection: sa.Connection, scope: Scope, conversation_id: str, position: int, tokens: int, messages: int
-) -> None:
-    change = {"id": conversation_id, "position": position, "tokens": tokens, "messages": messages}
-    if tokens:
-        _SHIFT.run(connection, scope, change)
-    _MOVE_TOTALS.run(connection, scope, change)
-
-
-_DELETE_BEHIND = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position > :after")
-_TOKENS_FROM = Statement("""
-SELECT tokens_before FROM {messages} WHERE conversation_id = :id AND position > :after
-ORDER BY position LIMIT 1
-""")
-
-
-def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, after: int) -> int:
-    """Remove the messages behind a position and return how many; their positions are not given again.
-
-    Raises:
-        ConversationNotFound: there is none of this id, or it is another owner's.
-    """
-    conversation = lock_conversation(connection, scope, conversation_id)
-    request = {"id": conversation_id, "after": after}
-    first = _TOKENS_FROM.fetch(connection, scope, request)
-    if not first:
-        return 0
-    removed = _DELETE_BEHIND.run(connection, scope, request)
-    change = {"id": conversation_id, "tokens": first[0][0] - conversation.total_tokens, "messages": -removed}
-    _MOVE_TOTALS.run(connection, scope, change)
-    return removed
+    place = {"id": conversation_id, "position": position}
+    new = values_of(message, token_count) | {"pinned": pinned, "metadata": metadata_text(message)}
+    _REPLACE.run(connection, scope, place | new)
+    tokens = token_count - old.token_count
+    shift_behind(connection, scope, conversation, position, tokens)
+    move_totals(connection, scope, conversation_id, tokens=tokens, messages=0)
+    return message_at(connection, scope, conversation, position)
 
 
 _FORK = Statement("""

@@ -12,7 +12,12 @@ import sqlalchemy as sa
 
 from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.errors import ConversationNotFound
-from tokenmem.messages.message import Message, MessageFields, provider_message
+from tokenmem.messages.message import (
+    Message,
+    MessageFields,
+    MessageWithoutPayload,
+    provider_message,
+)
 from tokenmem.messages.values import JSONObject, dump_json, load_json
 from tokenmem.models import Conversation
 
@@ -45,6 +50,15 @@ def messages_of(rows: Sequence[Row]) -> list[Message]:
         # The difference and the sum take a fifth of what replace(tzinfo=UTC) takes.
         message.created_at = parse(created_at) if in_text else _ORIGIN_IN_UTC + (created_at - _ORIGIN)
         message.__class__ = Message
+    return made
+
+
+def messages_without_payload(rows: Sequence[Row]) -> list[Message]:
+    """Messages from `{message_columns}` without their payloads, and behind these whether they have one."""
+    made = messages_of([row[:-1] for row in rows])
+    for message, row in zip(made, rows, strict=True):
+        if row[-1]:
+            object.__setattr__(message, "__class__", MessageWithoutPayload)
     return made
 
 
@@ -138,6 +152,12 @@ def as_stored(moment: datetime, dialect: str) -> datetime | str:
         return moment
     precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"  # ours, or one that came in
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def as_compared(moment: datetime, dialect: str) -> datetime | str:
+    """A moment in UTC as statements compare it by `{since_said}`: on SQLite text of any precision."""
+    stored = as_stored(moment, dialect)
+    return stored.removesuffix("Z") if isinstance(stored, str) else stored
 
 
 def utc(moment: datetime | str) -> datetime:

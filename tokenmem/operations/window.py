@@ -105,8 +105,11 @@ def window(
     token_limit: int,
     start_on: str,
     stride: int | None,
+    fall_back: bool = True,
 ) -> Window:
     """The pinned messages and the newest of the others that fit, from one snapshot.
+
+    Without `fall_back` a window of turns never starts at a step.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
@@ -120,11 +123,11 @@ def window(
             return _window(loaded, start, token_limit)
     loaded = _load(connection, scope, request)
     stepped = stepped_budget(loaded.total_tokens, token_limit, stride) - loaded.reserved
-    start = loaded.start([stepped, loaded.budget], start_on)
+    start = loaded.start([stepped, loaded.budget], start_on, fall_back=fall_back)
     if start is None and not loaded.only_pinned_fit:
-        error = _too_small(connection, scope, request, start_on, loaded)
+        error = _too_small(connection, scope, request, start_on, loaded, fall_back)
         if error is None:  # removed meanwhile
-            return window(connection, scope, conversation_id, token_limit, start_on, stride)
+            return window(connection, scope, conversation_id, token_limit, start_on, stride, fall_back)
         raise error
     return _window(loaded, start or 0, token_limit)
 
@@ -269,17 +272,27 @@ EMPTY = Loaded(0, True, 0, 0, 0, StoredRows([]), StoredRows([]), cost=0, plain=T
 
 
 def _too_small(
-    connection: sa.Connection, scope: Scope, request: WindowParameters, start_on: str, loaded: Loaded
+    connection: sa.Connection,
+    scope: Scope,
+    request: WindowParameters,
+    start_on: str,
+    loaded: Loaded,
+    fall_back: bool,
 ) -> WindowTooSmall | None:
     """What would have to fit; None where the messages are gone by now."""
     found, enough = None, max(request["limit"], 1)
     if loaded.reserved <= request["limit"]:
-        while not (found := newest_start(loaded.newest, start_on, loaded.before)) and not loaded.is_all:
+        while not (found := _newest_start(loaded, start_on, fall_back)) and not loaded.is_all:
             enough *= 2
             loaded = _load(connection, scope, request | {"limit": enough})
         if not loaded.newest:
             return None
-    return nothing_fits(request["id"], request["limit"], loaded, loaded.newest, found)
+    turns_only = start_on == "turn" and not fall_back
+    return nothing_fits(request["id"], request["limit"], loaded, loaded.newest, found, turns_only=turns_only)
+
+
+def _newest_start(loaded: Loaded, start_on: str, fall_back: bool) -> tuple[int, int] | None:
+    return newest_start(loaded.newest, start_on, loaded.before, fall_back=fall_back)
 
 
 def nothing_fits(
@@ -288,6 +301,8 @@ def nothing_fits(
     loaded: Loaded,
     newest: Sequence[Message],
     found: tuple[int, int] | None,
+    *,
+    turns_only: bool = False,
 ) -> WindowTooSmall:
     """The error that names the newest message at which a window could start, and what it costs from there on.
 
@@ -297,6 +312,7 @@ def nothing_fits(
         loaded: what was loaded.
         newest: the messages that are not pinned, in order, up to the last.
         found: the index of that message and the cost from it on, by `edges.newest_start`.
+        turns_only: whether it must be a user's.
     """
     if loaded.reserved > token_limit:
         position, cost = loaded.pinned.rows[-1][0], loaded.reserved
@@ -308,7 +324,10 @@ def nothing_fits(
         detail = f"message {position}, with all that must go with it, costs {cost} tokens "
         detail += f"and the limit is {token_limit}"
         remedy = "raise token_limit"
-        if not found:
+        if not found and turns_only:
+            detail = "no turn begins in it, that is, no message of a user's"
+            remedy = "append one, or allow it to fall_back to a step"
+        elif not found:
             detail = f"from message {position} on there are only tool results whose call is not stored"
             remedy = (
                 "no prompt may begin with one: append a message, or store the conversation from its start"

@@ -13,15 +13,24 @@ from tokenmem.database.engine import use_write_ahead_log
 from tokenmem.execution.effects import Procedure, Read, Write, perform, with_retries
 from tokenmem.procedures.base import resolve_counter
 from tokenmem.procedures.calls import CallProcedures
+from tokenmem.procedures.changing import ChangingProcedures
 from tokenmem.procedures.conversations import ConversationProcedures
 from tokenmem.procedures.messages import MessageProcedures
 from tokenmem.procedures.organizing import OrganizingProcedures
+from tokenmem.procedures.reading import ReadingProcedures
 
 __all__ = ["Procedures", "resolve_counter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Procedures(ConversationProcedures, OrganizingProcedures, MessageProcedures, CallProcedures):
+class Procedures(
+    ConversationProcedures,
+    OrganizingProcedures,
+    MessageProcedures,
+    ReadingProcedures,
+    ChangingProcedures,
+    CallProcedures,
+):
     """The procedures of one store, on every subject.
 
     Attributes:

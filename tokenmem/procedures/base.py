@@ -8,14 +8,15 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 
-from tokenmem.arguments import checked_name, optional_name
+from tokenmem.arguments import MISSING, checked_choice, checked_name, optional_name
 from tokenmem.counting.counters import TokenCounter, counter_named
 from tokenmem.database.statements import Scope
-from tokenmem.errors import InvalidArgument, UnknownTokenCounter
+from tokenmem.errors import ConversationNotFound, InvalidArgument, UnknownTokenCounter
 from tokenmem.execution.effects import Procedure, Read, Write, count, perform, with_retries
 from tokenmem.messages.message import Message
 from tokenmem.operations.append import CounterMismatch
 
+E = TypeVar("E")
 T = TypeVar("T")
 P = ParamSpec("P")
 Operation = Callable[Concatenate[sa.Connection, Scope, P], T]
@@ -102,6 +103,21 @@ class BaseProcedures:
                 f"open the store with that counter, Store(counter=…), or recount the conversation"
             )
         return found
+
+
+def unless_missing(procedure: Procedure[T], missing: str, empty: E) -> Procedure[T | E]:
+    """A procedure; where `missing` is "empty" and the conversation is not there, this empty result instead.
+
+    Raises:
+        InvalidArgument: `missing` is none of its choices.
+    """
+    is_error = checked_choice(missing, "missing", MISSING) == "error"
+    try:
+        return (yield from procedure)
+    except ConversationNotFound:
+        if is_error:
+            raise
+        return empty
 
 
 def resolve_counter(counter: str | TokenCounter) -> TokenCounter:

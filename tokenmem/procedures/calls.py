@@ -6,7 +6,7 @@ from tokenmem.arguments import checked_name, optional_number
 from tokenmem.execution.effects import Procedure
 from tokenmem.models import LLMCall
 from tokenmem.operations import calls
-from tokenmem.procedures.base import BaseProcedures
+from tokenmem.procedures.base import BaseProcedures, unless_missing
 
 
 class CallProcedures(BaseProcedures):
@@ -15,13 +15,14 @@ class CallProcedures(BaseProcedures):
     __slots__ = ()
 
     def calls(
-        self, conversation_id: str, after: int | None, limit: int | None, newest_first: bool
+        self, conversation_id: str, after: int | None, limit: int | None, newest_first: bool, missing: str
     ) -> Procedure[list[LLMCall]]:
         """Read a page of the conversation's model calls."""
-        return self.read(
+        found = self.read(
             calls.page,
             checked_name(conversation_id, "conversation_id"),
             optional_number(after, "after"),
             optional_number(limit, "limit", least=1),
             bool(newest_first),
         )
+        return unless_missing(found, missing, [])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 
 from tokenmem.arguments import (
     STARTS,
     checked_choice,
+    checked_flag,
     checked_metadata,
     checked_name,
     checked_number,
     optional_flag,
+    optional_moment,
     optional_name,
     optional_number,
 )
@@ -23,11 +26,11 @@ from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
-from tokenmem.operations import append, bulk_create, change, insert, read, recount, window
+from tokenmem.operations import append, bulk_create, change, insert, read, recount, removal, window
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
-from tokenmem.procedures.base import BaseProcedures, resolve_counter
+from tokenmem.procedures.base import BaseProcedures, resolve_counter, unless_missing
 
 
 class MessageProcedures(BaseProcedures):
@@ -108,16 +111,24 @@ class MessageProcedures(BaseProcedures):
         return (yield from self.write(bulk_create.bulk_create, new))
 
     def window(
-        self, conversation_id: str, token_limit: int, start_on: str, stride: int | None
+        self,
+        conversation_id: str,
+        token_limit: int,
+        start_on: str,
+        stride: int | None,
+        fall_back: bool,
+        missing: str,
     ) -> Procedure[Window]:
         """Read the newest messages that fit a limit."""
-        return self.read(
+        found = self.read(
             window.window,
             checked_name(conversation_id, "conversation_id"),
             checked_number(token_limit, "token_limit"),
             checked_choice(start_on, "start_on", STARTS),
             optional_number(stride, "stride", least=1),
+            checked_flag(fall_back, "fall_back"),
         )
+        return unless_missing(found, missing, Window((), 0, token_limit, 0, 0, 0))
 
     def messages(
         self,
@@ -126,16 +137,22 @@ class MessageProcedures(BaseProcedures):
         before: int | None,
         limit: int | None,
         newest_first: bool,
+        payload: bool,
+        since: datetime | None,
+        missing: str,
     ) -> Procedure[list[Message]]:
         """Read a page of messages."""
-        return self.read(
+        found = self.read(
             read.messages,
             checked_name(conversation_id, "conversation_id"),
             optional_number(after, "after"),
             optional_number(before, "before"),
-            optional_number(limit, "limit", least=1),
+            optional_number(limit, "limit"),
             bool(newest_first),
+            payload=checked_flag(payload, "payload"),
+            since=optional_moment(since, "since"),
         )
+        return unless_missing(found, missing, [])
 
     def edit(
         self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
@@ -156,7 +173,7 @@ class MessageProcedures(BaseProcedures):
     def delete_message(self, conversation_id: str, position: int) -> Procedure[None]:
         """Remove one message."""
         return self.write(
-            change.delete_message,
+            removal.delete_message,
             checked_name(conversation_id, "conversation_id"),
             checked_number(position, "position", least=1),
         )
@@ -164,7 +181,7 @@ class MessageProcedures(BaseProcedures):
     def truncate(self, conversation_id: str, after: int) -> Procedure[int]:
         """Remove the messages behind a position; the result is how many."""
         return self.write(
-            change.truncate,
+            removal.truncate,
             checked_name(conversation_id, "conversation_id"),
             checked_number(after, "after"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenmem.arguments import Missing
 from tokenmem.docstrings import documented_like
 from tokenmem.models import LLMCall
 from tokenmem.store_methods.base import AsyncBaseMethods
@@ -19,5 +20,6 @@ class AsyncCallMethods(AsyncBaseMethods):
         after: int | None = None,
         limit: int | None = 100,
         newest_first: bool = False,
+        missing: Missing = "error",
     ) -> list[LLMCall]:
-        return await self._run(self._procedures.calls(conversation_id, after, limit, newest_first))
+        return await self._run(self._procedures.calls(conversation_id, after, limit, newest_first, missing))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
+from tokenmem.arguments import Missing
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.docstrings import documented_like
 from tokenmem.edges import StartOn
@@ -65,8 +67,13 @@ class AsyncMessageMethods(AsyncBaseMethods):
         token_limit: int,
         start_on: StartOn = "step",
         stride: int | None = None,
+        *,
+        fall_back: bool = True,
+        missing: Missing = "error",
     ) -> Window:
-        return await self._run(self._procedures.window(conversation_id, token_limit, start_on, stride))
+        return await self._run(
+            self._procedures.window(conversation_id, token_limit, start_on, stride, fall_back, missing)
+        )
 
     async def messages(
         self,
@@ -76,8 +83,15 @@ class AsyncMessageMethods(AsyncBaseMethods):
         before: int | None = None,
         limit: int | None = 100,
         newest_first: bool = False,
+        payload: bool = True,
+        since: datetime | None = None,
+        missing: Missing = "error",
     ) -> list[Message]:
-        return await self._run(self._procedures.messages(conversation_id, after, before, limit, newest_first))
+        return await self._run(
+            self._procedures.messages(
+                conversation_id, after, before, limit, newest_first, payload, since, missing
+            )
+        )
 
     async def edit(
         self, conversation_id: str, position: int, message: MessageLike, *, pinned: bool | None = None

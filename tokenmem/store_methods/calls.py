@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenmem.arguments import Missing
 from tokenmem.models import LLMCall
 from tokenmem.store_methods.base import BaseMethods
 
@@ -16,6 +17,7 @@ class CallMethods(BaseMethods):
         after: int | None = None,
         limit: int | None = 100,
         newest_first: bool = False,
+        missing: Missing = "error",
     ) -> list[LLMCall]:
         """A page of the model calls of a conversation, in the order of their numbers.
 
@@ -24,8 +26,9 @@ class CallMethods(BaseMethods):
             after: only those with a higher number.
             limit: how many at most; all of them where it is None.
             newest_first: the highest number first.
+            missing: "empty" for [] where there is no such conversation.
 
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
         """
-        return self._run(self._procedures.calls(conversation_id, after, limit, newest_first))
+        return self._run(self._procedures.calls(conversation_id, after, limit, newest_first, missing))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
+from tokenmem.arguments import Missing
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.edges import StartOn
 from tokenmem.messages.json_lines import ConversationLine
@@ -103,6 +105,9 @@ class MessageMethods(BaseMethods):
         token_limit: int,
         start_on: StartOn = "step",
         stride: int | None = None,
+        *,
+        fall_back: bool = True,
+        missing: Missing = "error",
     ) -> Window:
         """The newest messages that fit the limit, behind the pinned ones; at a cost that the conversation's
         length does not change.
@@ -113,13 +118,17 @@ class MessageMethods(BaseMethods):
             start_on: where the window may start: at any "message", at a "step" (never between a tool call
                 and its results), or at a "turn" (a user's message; a step where no turn fits).
             stride: move the start in steps of this many tokens, so that prompts share their beginning.
+            fall_back: False to raise WindowTooSmall where no turn fits, in place of starting at a step.
+            missing: "empty" for a window without messages where there is no such conversation.
 
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
             WindowTooSmall: nothing fits.
             InvalidArgument: an argument is wrong.
         """
-        return self._run(self._procedures.window(conversation_id, token_limit, start_on, stride))
+        return self._run(
+            self._procedures.window(conversation_id, token_limit, start_on, stride, fall_back, missing)
+        )
 
     def messages(
         self,
@@ -129,13 +138,35 @@ class MessageMethods(BaseMethods):
         before: int | None = None,
         limit: int | None = 100,
         newest_first: bool = False,
+        payload: bool = True,
+        since: datetime | None = None,
+        missing: Missing = "error",
     ) -> list[Message]:
         """A page of messages, with after < position < before; all of them where limit is None.
 
+        Args:
+            conversation_id: the conversation.
+            after: only those behind this position.
+            before: only those before it.
+            limit: how many at most; 0 for none, which only asks whether the conversation is there.
+            newest_first: the highest position first.
+            payload: False to leave the payloads in the database, for lists: `payload` is None then, and a
+                message that has one refuses `to_openai()` and `partial` with InvalidMessage.
+            since: only those said at this time or later, by `created_at`, in UTC or with a time zone. It
+                filters the page's positions and has no index: where few pass, more than `limit` rows are
+                read, at worst all between `after` and `before`. Times order nothing: history that came in
+                with old times is left out wherever it stands, and one with a future time is not.
+            missing: "empty" for [] where there is no such conversation.
+
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
+            InvalidArgument: an argument is wrong.
         """
-        return self._run(self._procedures.messages(conversation_id, after, before, limit, newest_first))
+        return self._run(
+            self._procedures.messages(
+                conversation_id, after, before, limit, newest_first, payload, since, missing
+            )
+        )
 
     def edit(
         self, conversation_id: str, position: int, message: MessageLike, *, pinned: bool | None = None
@@ -145,12 +176,13 @@ class MessageMethods(BaseMethods):
         Args:
             conversation_id: the conversation.
             position: where.
-            message: what is to stand there; a pinned place stays pinned.
+            message: what is to stand there; a pinned place stays pinned, and its metadata stays unless the
+                message is a Message with its own.
             pinned: pin or unpin it.
 
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
-            InvalidArgument: there is no message at the position.
+            MessageNotFound: there is no message at the position.
             InvalidMessage: the message cannot be stored; nothing was written.
         """
         return self._run(self._procedures.edit(conversation_id, position, message, pinned))
@@ -160,7 +192,7 @@ class MessageMethods(BaseMethods):
 
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
-            InvalidArgument: there is no message at the position.
+            MessageNotFound: there is no message at the position.
         """
         return self._run(self._procedures.delete_message(conversation_id, position))
 
