@@ -64,7 +64,7 @@ def replace(
         "removed": removed,
         "removed_tokens": removed_tokens,
     }
-    last_position, total_tokens, _, moment = _TAKE.fetch(connection, scope, change)[0]
+    last_position, total_tokens, _, moment, _ = _TAKE.fetch(connection, scope, change)[0]
     first_position = last_position - len(messages) + 1
     if messages:
         bulk = insert.bulk_rows(
