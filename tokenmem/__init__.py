@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
     from tokenmem.messages.calls import ToolCall
     from tokenmem.messages.message import Message
-    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Reply, Window
+    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Reply, Usage, Window
     from tokenmem.store import Store
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ _MODULES = {
     "TokenCounter": "counting.counters",
     "ToolCall": "messages.calls",
     "TranscriptCounter": "counting.counters",
+    "Usage": "models",
     "Window": "models",
     "errors": "",
 }
@@ -65,6 +66,7 @@ __all__ = [
     "TokenCounter",
     "ToolCall",
     "TranscriptCounter",
+    "Usage",
     "Window",
     "errors",
 ]

@@ -68,6 +68,7 @@ def test_no_method_reaches_another_owners_conversation(ann: Store, sql: Direct, 
 
 def test_the_table_of_methods_is_complete() -> None:
     without_id = {"conversations", "import_conversations", "delete_owner", "purge", "verify"}
+    without_id |= {"anonymize_owner", "usage"}
     without_id |= {"upgrade", "bind", "for_owner", "close", "engine"}
     for kind in (Store, AsyncStore):
         public = {name for name in dir(kind) if not name.startswith("_")}

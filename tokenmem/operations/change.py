@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
-from tokenmem.errors import ConversationNotFound, InvalidArgument, InvalidMessage
+from tokenmem.errors import InvalidArgument, InvalidMessage
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
+from tokenmem.operations import several
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
     first_revision,
@@ -29,7 +29,10 @@ UPDATE {messages} SET role = :role, kind = :kind, content = :content, payload = 
     token_count = :token_count, pinned = :pinned
 WHERE conversation_id = :id AND position = :position
 """)
-_DELETE_AT = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position = :position")
+_DELETE_AT = [
+    Statement("DELETE FROM {message_versions} WHERE conversation_id = :id AND position = :position"),
+    Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position = :position"),
+]
 _SHIFT = Statement("""
 UPDATE {messages} SET tokens_before = tokens_before + :tokens
 WHERE conversation_id = :id AND position > :position
@@ -82,7 +85,8 @@ def delete_message(connection: sa.Connection, scope: Scope, conversation_id: str
     """
     conversation = lock_conversation(connection, scope, conversation_id)
     old = _message_at(connection, scope, conversation, position)
-    _DELETE_AT.run(connection, scope, {"id": conversation_id, "position": position})
+    for statement in _DELETE_AT:
+        statement.run(connection, scope, {"id": conversation_id, "position": position})
     _move(connection, scope, conversation_id, position, -old.token_count, messages=-1)
 
 
@@ -107,6 +111,9 @@ def _move(
     _MOVE_TOTALS.run(connection, scope, change)
 
 
+_DELETE_VERSIONS_BEHIND = Statement("""
+DELETE FROM {message_versions} WHERE conversation_id = :id AND position > :after
+""")
 _DELETE_BEHIND = Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position > :after")
 _TOKENS_FROM = Statement("""
 SELECT tokens_before FROM {messages} WHERE conversation_id = :id AND position > :after
@@ -125,6 +132,7 @@ def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, afte
     first = _TOKENS_FROM.fetch(connection, scope, request)
     if not first:
         return 0
+    _DELETE_VERSIONS_BEHIND.run(connection, scope, request)
     removed = _DELETE_BEHIND.run(connection, scope, request)
     change = {"id": conversation_id, "tokens": first[0][0] - conversation.total_tokens, "messages": -removed}
     _MOVE_TOTALS.run(connection, scope, change)
@@ -203,35 +211,11 @@ def update(
     return read_conversation(connection, scope, conversation_id)
 
 
-# Children first, and by hand: SQLite cascades only where the connection has foreign keys switched on.
-_DELETE = [
-    Statement("DELETE FROM {append_keys} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {llm_calls} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {call_prompts} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {messages} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {conversations} WHERE id = :id"),
-]
-_OWNERS = Statement("SELECT id FROM {conversations} WHERE owner = :owner ORDER BY id")
-
-
 def delete(connection: sa.Connection, scope: Scope, conversation_id: str) -> None:
-    """Remove a conversation and all that belongs to it.
+    """Remove a conversation and all that belongs to it, but for what its calls cost.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
     lock_conversation(connection, scope, conversation_id)
-    for statement in _DELETE:
-        statement.run(connection, scope, {"id": conversation_id})
-
-
-def delete_owner(connection: sa.Connection, scope: Scope) -> int:
-    """Remove the conversations of the scope's owner, in one transaction, and return how many there were."""
-    ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": scope.owner})]
-    removed = 0
-    for conversation_id in ids:
-        # Meanwhile another process may have removed it, or another owner may have made it anew.
-        with suppress(ConversationNotFound):
-            delete(connection, scope, conversation_id)
-            removed += 1
-    return removed
+    several.remove(connection, scope, [conversation_id])

@@ -15,12 +15,13 @@ from tokenmem.procedures.base import resolve_counter
 from tokenmem.procedures.calls import CallProcedures
 from tokenmem.procedures.conversations import ConversationProcedures
 from tokenmem.procedures.messages import MessageProcedures
+from tokenmem.procedures.retention import RetentionProcedures
 
 __all__ = ["Procedures", "resolve_counter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Procedures(ConversationProcedures, MessageProcedures, CallProcedures):
+class Procedures(ConversationProcedures, MessageProcedures, CallProcedures, RetentionProcedures):
     """The procedures of one store, on every subject.
 
     Attributes:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from tokenmem.arguments import checked_age, checked_metadata, checked_name, optional_name, optional_number
+from tokenmem.arguments import checked_metadata, checked_name, optional_name, optional_number
 from tokenmem.execution.effects import Procedure
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Conversation, Problem, Purged
-from tokenmem.operations import change, purge, read, verify
+from tokenmem.models import Conversation, Problem
+from tokenmem.operations import change, read, verify
 from tokenmem.operations.rows import read_conversation
 from tokenmem.procedures.base import BaseProcedures
 
@@ -54,23 +52,6 @@ class ConversationProcedures(BaseProcedures):
     def delete(self, conversation_id: str) -> Procedure[None]:
         """Remove a conversation and all that belongs to it."""
         return self.write(change.delete, checked_name(conversation_id, "conversation_id"))
-
-    def delete_owner(self, owner: str) -> Procedure[int]:
-        """Remove all of an owner's conversations; the result is how many."""
-        return self.for_owner(owner).write(change.delete_owner)
-
-    def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
-        """Delete what is older than an age, some conversations a transaction."""
-        checked_age(older_than)
-        total, after = Purged(0, 0), ""
-        while True:
-            batch = yield from self.write(purge.purge, older_than, after, dry_run)
-            total = Purged(
-                total.conversations + batch.purged.conversations, total.messages + batch.purged.messages
-            )
-            if batch.last_id is None:
-                return total
-            after = batch.last_id
 
     def verify(self) -> Procedure[list[Problem]]:
         """Find every place where stored totals, counts and positions do not agree."""
