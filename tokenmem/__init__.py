@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
     from tokenmem.messages.calls import ToolCall
     from tokenmem.messages.message import Message
-    from tokenmem.models import Appended, Conversation, LLMCall, OpenToolCall, Problem, Purged, Reply, Window
+    from tokenmem.models import (
+        Appended,
+        Conversation,
+        LLMCall,
+        OpenToolCall,
+        Problem,
+        Purged,
+        Reply,
+        Usage,
+        Window,
+    )
     from tokenmem.store import Store
 
 __version__ = "0.1.0"
@@ -45,6 +55,7 @@ _MODULES = {
     "TokenCounter": "counting.counters",
     "ToolCall": "messages.calls",
     "TranscriptCounter": "counting.counters",
+    "Usage": "models",
     "Window": "models",
     "errors": "",
     "hashed_id": "ids",
@@ -72,6 +83,7 @@ __all__ = [
     "TokenCounter",
     "ToolCall",
     "TranscriptCounter",
+    "Usage",
     "Window",
     "errors",
     "hashed_id",

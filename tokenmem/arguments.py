@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import Final, Literal, get_args
 
@@ -146,15 +146,36 @@ def optional_moment(value: object, what: str) -> datetime | None:
         raise InvalidArgument(str(error)) from None
 
 
-def checked_age(value: object) -> timedelta:
-    """How old: not negative, and not before the databases' calendars begin.
+def optional_age(value: object, what: str) -> timedelta | None:
+    """None, or how old: not negative, and not before the databases' calendars begin.
 
     Raises:
-        InvalidArgument: it is no timedelta, or not in that range.
+        InvalidArgument: it is something else, or not in that range.
     """
-    if isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_AGE:
+    if value is None or (isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_AGE):
         return value
-    raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
+    raise InvalidArgument(f"{what} is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
+
+
+def optional_day(value: object, what: str) -> date | None:
+    """None, or a day in UTC: that of a moment whose time zone is known.
+
+    Raises:
+        InvalidArgument: it is something else, or a moment without a time zone.
+    """
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidArgument(
+                f"{what} is {value.isoformat()}, without a time zone; pass a datetime with one, "
+                f"such as datetime.now(UTC), or a date"
+            )
+        try:
+            return value.astimezone(UTC).date()
+        except OverflowError:
+            raise InvalidArgument(f"{what} is {value.isoformat()}; pass one in the years 2 to 9998") from None
+    if value is None or isinstance(value, date):
+        return value
+    raise InvalidArgument(f"{what} is a {type(value).__name__}; pass a date or a datetime")
 
 
 def checked_metadata(value: object, what: str = "metadata") -> JSONObject | None:

@@ -33,6 +33,7 @@ from tokenmem.store_methods.async_conversations import AsyncConversationMethods
 from tokenmem.store_methods.async_messages import AsyncMessageMethods
 from tokenmem.store_methods.async_organizing import AsyncOrganizingMethods
 from tokenmem.store_methods.async_reading import AsyncReadingMethods
+from tokenmem.store_methods.async_retention import AsyncRetentionMethods
 
 
 @documented_like(Store)
@@ -43,6 +44,7 @@ class AsyncStore(
     AsyncReadingMethods,
     AsyncChangingMethods,
     AsyncCallMethods,
+    AsyncRetentionMethods,
 ):
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from tokenmem.cursors import Cursor
@@ -244,7 +244,7 @@ class Problem:
     """A place where a database breaks one of the invariants that `verify` checks.
 
     Attributes:
-        conversation_id: the conversation.
+        conversation_id: the conversation; "" where it is what is kept of removed ones.
         position: the message, or None where the conversation's own row is wrong.
         detail: what should be and what is, in numbers.
     """
@@ -261,7 +261,42 @@ class Purged:
     Attributes:
         conversations: conversations that went as a whole.
         messages: messages that went, theirs included.
+        keys: idempotency keys that expired, by `keys_older_than`.
     """
 
     conversations: int
     messages: int
+    keys: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What model calls cost, those of removed conversations included: one line of `Store.usage`.
+
+    Of day, model and owner the one that was asked for is set.
+
+    Attributes:
+        day: the day on which the calls began, in UTC.
+        model: the model that was asked.
+        owner: the user or tenant; None also for conversations without one.
+        calls: model calls.
+        failed_calls: of these, those that did not end well: failed, cancelled, or not ended.
+        estimated_calls: of these, those without the provider's bill: their tokens are our counts.
+        input_tokens: what was sent, in tokens.
+        cached_tokens: of these, read from the provider's prompt cache.
+        cache_write_tokens: of these, written to it.
+        output_tokens: the replies, in tokens.
+        reasoning_tokens: of these, spent on reasoning.
+    """
+
+    day: date | None
+    model: str | None
+    owner: str | None
+    calls: int
+    failed_calls: int
+    estimated_calls: int
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int

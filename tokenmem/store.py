@@ -27,10 +27,17 @@ from tokenmem.store_methods.conversations import ConversationMethods
 from tokenmem.store_methods.messages import MessageMethods
 from tokenmem.store_methods.organizing import OrganizingMethods
 from tokenmem.store_methods.reading import ReadingMethods
+from tokenmem.store_methods.retention import RetentionMethods
 
 
 class Store(
-    ConversationMethods, OrganizingMethods, MessageMethods, ReadingMethods, ChangingMethods, CallMethods
+    ConversationMethods,
+    OrganizingMethods,
+    MessageMethods,
+    ReadingMethods,
+    ChangingMethods,
+    CallMethods,
+    RetentionMethods,
 ):
     """Conversations in a SQL database.
 

@@ -191,6 +191,40 @@ class Direct:
             )
             self.run(f"UPDATE {{{table}}} SET {column} = {older} WHERE {where}")
 
+    def call(self, conversation_id: str, number: int = 1, **columns: str) -> None:
+        """Record a model call; the values are SQL."""
+        columns = {"model": "'m'", "status": "'ok'"} | columns
+        names = "".join(f", {name}" for name in columns)
+        values = "".join(f", {value}" for value in columns.values())
+        self.run(
+            f"INSERT INTO {{llm_calls}} (conversation_id, number{names})"
+            f" VALUES ('{conversation_id}', {number}{values})"
+        )
+
+    def version(self, conversation_id: str, position: int, content: str = "before") -> None:
+        """Put a content that an edit has replaced beside a message."""
+        self.run(
+            "INSERT INTO {message_versions} (conversation_id, position, version, part, since_revision,"
+            " replaced_at_revision, replaced_at, token_count, role, kind, content, payload)"
+            f" VALUES ('{conversation_id}', {position}, 1, 1, 1, 2, '2026-01-01T00:00:00Z', 1, 'user',"
+            " 'message', :content, NULL)",
+            content=content,
+        )
+
+    def everywhere(self, text: str) -> set[str]:
+        """The columns of all tables there are, `table.column`, that hold a text."""
+        schema_name = None if self.engine.dialect.name == "sqlite" else "tokenmem"
+        found = set()
+        with self.engine.connect() as connection:
+            for table in sa.inspect(connection).get_table_names(schema_name):
+                for column in sa.inspect(connection).get_columns(table, schema_name):
+                    name = column["name"]
+                    place = f"{schema_name}.{table}" if schema_name else table
+                    query = sa.text(f"SELECT count(*) FROM {place} WHERE CAST({name} AS text) LIKE :text")
+                    if connection.execute(query, {"text": f"%{text}%"}).scalar_one():
+                        found.add(f"{table}.{name}")
+        return found
+
     def _statement(self, text: str) -> sa.TextClause:
         prefix = "" if self.engine.dialect.name == "sqlite" else "tokenmem."
         return sa.text(text.format(**{table: prefix + table for table in schema.TABLES}))
@@ -240,7 +274,7 @@ class Databases:
             with Store(self._postgres) as store:
                 store.upgrade()
         sql = Direct(self._postgres)
-        sql.run("TRUNCATE {conversations} CASCADE")
+        sql.run("TRUNCATE {conversations}, {usage_kept} CASCADE")
         sql.close()
         return self._postgres
 

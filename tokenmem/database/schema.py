@@ -165,6 +165,12 @@ def _index_conversations(table: sa.Table) -> None:
             *first,
             *(column.archived_at, column.id),
         )
+        _partial_index(
+            f"conversations_archived_changed{suffix}",
+            condition & column.archived_at.is_not(None),
+            *first,
+            column.recent_at,
+        )
 
 
 def _partial_index(name: str, condition: sa.ColumnElement[bool], *columns: sa.Column[Any]) -> None:

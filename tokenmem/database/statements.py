@@ -46,6 +46,9 @@ _WORDS = {
         "json_array": "json_build_array",
         "timestamp": "timestamptz",
         "since_said": "created_at >= CAST(:since AS timestamptz)",
+        "call_day": "to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+        "one_of_ids": "= ANY(CAST(:ids AS text[]))",
+        "lease_ago": "statement_timestamp() - make_interval(secs => :lease)",
         "now": "statement_timestamp()",
         "ago": "statement_timestamp() - make_interval(secs => :seconds)",
     },
@@ -61,6 +64,9 @@ _WORDS = {
         "json": "text",
         "json_array": "json_array",
         "timestamp": "text",
+        "call_day": "substr(l.created_at, 1, 10)",
+        "one_of_ids": "IN (SELECT value FROM json_each(:ids))",
+        "lease_ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || :lease || ' seconds')",
         # Without statistics SQLite would rather read the whole conversation by its primary key.
         "by_pinned": "INDEXED BY messages_pinned",
         # Texts of three digits and of six: with the Z, .123Z would be later than .123456Z.
@@ -164,7 +170,9 @@ class Statement:
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
     `{json}` and `{timestamp}` are types of columns, `{json_array}` a function that makes a JSON list.
     `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
-    `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where a statement takes it.
+    `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where a statement takes it;
+    `{one_of_ids}` tests for one of the ids that
+    `several.ids_of` makes `:ids` of.
     `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.
 
     Args:

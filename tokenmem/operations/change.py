@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 
 import sqlalchemy as sa
 
 from tokenmem.arguments import KEEP, Keep
 from tokenmem.database.statements import Scope, Statement
-from tokenmem.errors import ConversationExists, ConversationNotFound, InvalidArgument, InvalidMessage
+from tokenmem.errors import ConversationExists, InvalidArgument, InvalidMessage
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
+from tokenmem.operations import several
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
     first_revision,
@@ -148,35 +148,11 @@ def update(
     return read_conversation(connection, scope, conversation_id)
 
 
-# Children first, and by hand: SQLite cascades only where the connection has foreign keys switched on.
-_DELETE = [
-    Statement("DELETE FROM {append_keys} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {llm_calls} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {call_prompts} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {messages} WHERE conversation_id = :id"),
-    Statement("DELETE FROM {conversations} WHERE id = :id"),
-]
-_OWNERS = Statement("SELECT id FROM {conversations} WHERE owner = :owner ORDER BY id")
-
-
 def delete(connection: sa.Connection, scope: Scope, conversation_id: str) -> None:
-    """Remove a conversation and all that belongs to it.
+    """Remove a conversation and all that belongs to it, but for what its calls cost.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
     lock_conversation(connection, scope, conversation_id)
-    for statement in _DELETE:
-        statement.run(connection, scope, {"id": conversation_id})
-
-
-def delete_owner(connection: sa.Connection, scope: Scope) -> int:
-    """Remove the conversations of the scope's owner, in one transaction, and return how many there were."""
-    ids = [row[0] for row in _OWNERS.fetch(connection, scope, {"owner": scope.owner})]
-    removed = 0
-    for conversation_id in ids:
-        # Meanwhile another process may have removed it, or another owner may have made it anew.
-        with suppress(ConversationNotFound):
-            delete(connection, scope, conversation_id)
-            removed += 1
-    return removed
+    several.remove(connection, scope, [conversation_id])

@@ -14,6 +14,7 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import ConversationExists
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
+from tokenmem.operations import usage
 from tokenmem.operations.rows import first_revision, lock_conversation, read_conversation
 
 BATCH = 500
@@ -125,36 +126,6 @@ WHERE c.id IN (SELECT o.id FROM {conversations} o WHERE o.owner = :owner AND o.i
 RETURNING id
 """)
 
-_COUNTS = (
-    *("calls", "failed_calls", "estimated_calls", "input_tokens", "cached_tokens"),
-    *("cache_write_tokens", "output_tokens", "reasoning_tokens"),
-)
-_ADD_KEPT_USAGE = """
-INSERT INTO {usage_kept} AS u (owner, day, model, {counts})
-SELECT CAST(:new_owner AS text), o.day, o.model, {old_counts} FROM {old} o WHERE o.owner = :owner
-ON CONFLICT (owner, day, model) DO UPDATE SET {sums}
-"""
-_COUNT_PIECES = {
-    "counts": ", ".join(_COUNTS),
-    "old_counts": ", ".join(f"o.{name}" for name in _COUNTS),
-    "sums": ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _COUNTS),
-}
-_REMOVE_KEPT_USAGE = "DELETE FROM {usage_kept} WHERE owner = :owner"
-# One statement where another process may add to the old owner's meanwhile: what is removed is what is added.
-_MOVE_KEPT_USAGE = {
-    "postgresql": [
-        Statement(
-            f"WITH removed AS ({_REMOVE_KEPT_USAGE} RETURNING *) {_ADD_KEPT_USAGE}",
-            old="removed",
-            **_COUNT_PIECES,
-        )
-    ],
-    "sqlite": [
-        Statement(_ADD_KEPT_USAGE, old="{usage_kept}", **_COUNT_PIECES),
-        Statement(_REMOVE_KEPT_USAGE),
-    ],
-}
-
 
 @dataclass(frozen=True, slots=True)
 class MoveStep:
@@ -169,8 +140,7 @@ def move_owner(
 ) -> MoveStep:
     """Give an owner's next conversations, behind the id `after`, to another; with the last the kept usage."""
     request = {"owner": old_owner, "new_owner": new_owner, "after": after, "limit": BATCH}
-    dialect = connection.dialect.name
-    if dialect == "postgresql":
+    if connection.dialect.name == "postgresql":
         ids = [row[0] for row in _LOCK_NEXT.fetch(connection, scope, request)]
         moved = _MOVE_NEXT.run(connection, scope, request | {"last": ids[-1]}) if ids else 0
     else:
@@ -178,6 +148,5 @@ def move_owner(
         moved = len(ids)
     if len(ids) == BATCH:
         return MoveStep(moved, ids[-1])
-    for statement in _MOVE_KEPT_USAGE[dialect]:
-        statement.run(connection, scope, request)
+    usage.give_away(connection, scope, old_owner, new_owner)
     return MoveStep(moved, None)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.models import Problem
+from tokenmem.operations import usage
 
 BATCH = 1000
 """Conversations that one statement looks at, at most."""
@@ -59,11 +60,21 @@ WHERE m.conversation_id > :after AND m.conversation_id <= :last
     AND CAST(:owner AS text) IS NULL
     AND NOT EXISTS (SELECT 1 FROM {conversations} c WHERE c.id = m.conversation_id)
 GROUP BY m.conversation_id
+UNION ALL
+SELECT v.conversation_id, v.position, 'versions without a message', 0, count(*)
+FROM {message_versions} v
+WHERE v.conversation_id > :after AND v.conversation_id <= :last
+    AND v.conversation_id IN (SELECT id FROM chosen)
+    AND NOT EXISTS (
+        SELECT 1 FROM {messages} m WHERE m.conversation_id = v.conversation_id AND m.position = v.position)
+GROUP BY v.conversation_id, v.position
 """
 # Behind the last conversation there is no upper bound; with an OR SQLite would see none in any range.
 _VERIFY = Statement(_CHECK)
 _VERIFY_REST = Statement(
-    _CHECK.replace("AND c.id <= :last", "").replace("AND m.conversation_id <= :last", "")
+    _CHECK.replace("AND c.id <= :last", "")
+    .replace("AND m.conversation_id <= :last", "")
+    .replace("AND v.conversation_id <= :last", "")
 )
 
 # What the lists by recency rely on, and what a fork knows of where it comes from.
@@ -101,6 +112,7 @@ def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
         rows = _VERIFY_REST_OF_ROWS if last is None else _VERIFY_ROWS
         for conversation_id, what, expected, found in rows.fetch(connection, scope, request):
             problems.append(_problem(conversation_id, None, what, expected, found))
+    problems += [Problem("", None, detail) for detail in usage.damage(connection, scope)]
     return sorted(problems, key=lambda each: (each.conversation_id, each.position or 0, each.detail))
 
 

@@ -18,6 +18,7 @@ from tokenmem.procedures.conversations import ConversationProcedures
 from tokenmem.procedures.messages import MessageProcedures
 from tokenmem.procedures.organizing import OrganizingProcedures
 from tokenmem.procedures.reading import ReadingProcedures
+from tokenmem.procedures.retention import RetentionProcedures
 
 __all__ = ["Procedures", "resolve_counter"]
 
@@ -30,6 +31,7 @@ class Procedures(
     ReadingProcedures,
     ChangingProcedures,
     CallProcedures,
+    RetentionProcedures,
 ):
     """The procedures of one store, on every subject.
 

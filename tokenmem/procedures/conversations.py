@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from tokenmem.arguments import (
     KEEP,
     ORDERS,
     Keep,
-    checked_age,
     checked_choice,
     checked_flag,
     checked_metadata,
@@ -21,8 +18,8 @@ from tokenmem.cursors import Cursor
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Procedure
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Conversation, Problem, Purged
-from tokenmem.operations import change, lists, purge, verify
+from tokenmem.models import Conversation, Problem
+from tokenmem.operations import change, lists, verify
 from tokenmem.operations.rows import read_conversation
 from tokenmem.procedures.base import BaseProcedures
 
@@ -91,23 +88,6 @@ class ConversationProcedures(BaseProcedures):
     def delete(self, conversation_id: str) -> Procedure[None]:
         """Remove a conversation and all that belongs to it."""
         return self.write(change.delete, checked_name(conversation_id, "conversation_id"))
-
-    def delete_owner(self, owner: str) -> Procedure[int]:
-        """Remove all of an owner's conversations; the result is how many."""
-        return self.for_owner(owner).write(change.delete_owner)
-
-    def purge(self, older_than: timedelta, dry_run: bool) -> Procedure[Purged]:
-        """Delete what is older than an age, some conversations a transaction."""
-        checked_age(older_than)
-        total, after = Purged(0, 0), ""
-        while True:
-            batch = yield from self.write(purge.purge, older_than, after, dry_run)
-            total = Purged(
-                total.conversations + batch.purged.conversations, total.messages + batch.purged.messages
-            )
-            if batch.last_id is None:
-                return total
-            after = batch.last_id
 
     def verify(self) -> Procedure[list[Problem]]:
         """Find every place where stored totals, counts and positions do not agree."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from tokenmem.arguments import KEEP, Keep, Order
 from tokenmem.docstrings import documented_like
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Conversation, Problem, Purged
+from tokenmem.models import Conversation, Problem
 from tokenmem.store_methods.base import AsyncBaseMethods
 from tokenmem.store_methods.conversations import ConversationMethods
 
@@ -50,12 +48,6 @@ class AsyncConversationMethods(AsyncBaseMethods):
 
     async def delete(self, conversation_id: str) -> None:
         return await self._run(self._procedures.delete(conversation_id))
-
-    async def delete_owner(self, owner: str) -> int:
-        return await self._run(self._procedures.delete_owner(owner))
-
-    async def purge(self, *, older_than: timedelta, dry_run: bool = False) -> Purged:
-        return await self._run(self._procedures.purge(older_than, dry_run))
 
     async def verify(self) -> list[Problem]:
         return await self._run(self._procedures.verify())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from tokenmem.arguments import KEEP, Keep, Order
 from tokenmem.messages.values import JSONObject
-from tokenmem.models import Conversation, Problem, Purged
+from tokenmem.models import Conversation, Problem
 from tokenmem.store_methods.base import BaseMethods
 
 
@@ -91,28 +89,12 @@ class ConversationMethods(BaseMethods):
         return self._run(self._procedures.fork(conversation_id, new_id, at))
 
     def delete(self, conversation_id: str) -> None:
-        """Remove a conversation and all that belongs to it.
+        """Remove a conversation and all that belongs to it; what its calls cost stays in `usage`.
 
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
         """
         return self._run(self._procedures.delete(conversation_id))
-
-    def delete_owner(self, owner: str) -> int:
-        """Remove all of an owner's conversations, in one transaction, and return how many there were."""
-        return self._run(self._procedures.delete_owner(owner))
-
-    def purge(self, *, older_than: timedelta, dry_run: bool = False) -> Purged:
-        """In each conversation, delete every message before the first one newer than `older_than`.
-
-        Pinned messages go too. A conversation that holds nothing newer, and has not changed since, goes as a
-        whole.
-
-        Args:
-            older_than: how old a message may be, by the database's clock.
-            dry_run: count what would be deleted, and delete nothing.
-        """
-        return self._run(self._procedures.purge(older_than, dry_run))
 
     def verify(self) -> list[Problem]:
         """Every place where stored totals, counts and positions do not agree; empty where all do."""
