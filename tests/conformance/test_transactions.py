@@ -300,11 +300,13 @@ def test_the_transaction_that_the_database_has_ended_stores_nothing(stores: Stor
     store.append("c1", texts(1))
     stores.sql.run("ALTER TABLE {messages} RENAME COLUMN payload TO gone")
     try:
-        with pytest.raises(errors.DatabaseError, match="rolled the transaction back"):
-            with store.transaction() as bound:
-                bound.update("c1", title="T")
-                with pytest.raises(errors.SchemaOutOfDate):
-                    bound.messages("c1")
+        with (
+            pytest.raises(errors.DatabaseError, match="rolled the transaction back"),
+            store.transaction() as bound,
+        ):
+            bound.update("c1", title="T")
+            with pytest.raises(errors.SchemaOutOfDate):
+                bound.messages("c1")
     finally:
         stores.sql.run("ALTER TABLE {messages} RENAME COLUMN gone TO payload")
     assert store.conversation("c1").title is None
@@ -359,7 +361,7 @@ def on_loop(
                     if not any(pool.checkedout() for pool in pools_of(store)):
                         break
                     await asyncio.sleep(0.02)
-                assert [pool.checkedout() for pool in pools_of(store)][0] == 0
+                assert not any(pool.checkedout() for pool in pools_of(store))
             if engine is not url and not isinstance(engine, str):
                 await engine.dispose()
 
