@@ -148,8 +148,8 @@ def test_rights_and_views_on_top_stay_while_columns_do(postgres: Database) -> No
     )
     text = postgres.later.text("message_log").replace("|| '(' ||", "|| ' (' ||")
     postgres.later.add(message_log=text)
-    appended = text.replace("title\n)", "title, now\n)").replace(
-        "c.owner, c.title\n", "c.owner, c.title, now()\n"
+    appended = text.replace("metadata\n)", "metadata, now\n)").replace(
+        "CAST(m.metadata AS text)\n", "CAST(m.metadata AS text), now()\n"
     )
     postgres.later.add(message_log=appended)
     postgres.upgrade()
@@ -226,8 +226,8 @@ def test_sql_for_a_person_has_later_revisions_too(database_url: str, tmp_path: P
 
 def test_a_delete_that_has_begun_ends_before_the_tables_change(postgres: Database) -> None:
     postgres.later.add(
-        upgrade='op.add_column("messages", sa.Column("metadata", sa.JSON()), schema=schema)',
-        downgrade='op.drop_column("messages", "metadata", schema=schema)',
+        upgrade='op.add_column("messages", sa.Column("mood", sa.JSON()), schema=schema)',
+        downgrade='op.drop_column("messages", "mood", schema=schema)',
     )
     failures: list[BaseException] = []
 
@@ -255,5 +255,5 @@ def test_a_delete_that_has_begun_ends_before_the_tables_change(postgres: Databas
         writer.commit()
         migration.join()
     assert failures == []
-    assert postgres.columns("messages")[-1] == "metadata"
+    assert postgres.columns("messages")[-1] == "mood"
     assert postgres.store.conversations() == []

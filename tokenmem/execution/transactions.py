@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -154,80 +154,150 @@ def transaction_of(runner: Runner) -> Iterator[TransactionRunner]:
     opened.commit()
 
 
+_kept: set[asyncio.Future[Any]] = set()
+"""What goes on although nobody waits for it: the event loop holds tasks only weakly."""
+
+
+class Place:
+    """Where a transaction's connection may be used, by one task after the other.
+
+    Args:
+        hop: to there.
+        interruptible: whether a cancellation may end what runs there: psycopg then cancels the statement, but
+            aiosqlite lets it go on, so that it has to be waited for.
+    """
+
+    def __init__(self, hop: Hop, *, interruptible: bool) -> None:
+        self._hop = hop
+        self._interruptible = interruptible
+        self._turns = asyncio.Lock()
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run it when it is its turn."""
+        work = self._in_turn(function, *arguments)
+        return await (work if self._interruptible else asyncio.shield(_going_on(work)))
+
+    async def finish(self, function: Callable[[], None]) -> None:
+        """Run it to its end, and wait for that also where whoever waits is cancelled."""
+        task = _going_on(self._in_turn(function))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                await asyncio.wait([task])
+            raise
+
+    def later(self, function: Callable[[], None]) -> None:
+        """Run it when all else has been done; nobody waits."""
+        _going_on(self._in_turn(function))
+
+    async def _in_turn(self, function: Callable[..., T], *arguments: object) -> T:
+        async with self._turns:
+            return await self._hop(function, *arguments)
+
+
+class ThreadPlace(Place):
+    """A thread of the transaction's own.
+
+    In the store's one for writes, whoever writes meanwhile would wait for the transaction's lock on the file,
+    and keep the thread from ever ending the transaction.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker.run, interruptible=True)  # the thread itself goes on to the end
+        self._worker = worker
+
+    def later(self, function: Callable[[], None]) -> None:
+        """Run it when all else has been done; no event loop is needed for that."""
+        self._worker.give(function)
+
+
+def _going_on(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+    task = asyncio.ensure_future(work)
+    _kept.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _kept.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever waited has it; where nobody did, nobody is to be told
+
+
 class AsyncTransactionRunner:
     """Effects inside a transaction, of several tasks one after the other.
 
     Args:
         runner: runs them.
-        hop: to where the connection may be used.
-        turns: whoever holds it may use the connection.
+        place: where.
     """
 
-    def __init__(self, runner: TransactionRunner, hop: Hop, turns: asyncio.Lock) -> None:
+    def __init__(self, runner: TransactionRunner, place: Place) -> None:
         self.runner = runner
-        self.hop = hop
-        self.turns = turns
+        self.place = place
 
     async def run(self, effect: Work) -> object:
         """Run one effect; a write that fails leaves the transaction usable."""
         if isinstance(effect, Compute):
             return await compute_aside(effect)
-        async with self.turns:
-            return await self.hop(self.runner.run, effect)
+        return await self.place.run(self.runner.run, effect)
 
 
 @asynccontextmanager
 async def async_transaction_of(runner: AsyncRunner) -> AsyncIterator[AsyncTransactionRunner]:
     """A transaction: committed at the end of the block, rolled back where that raises or is cancelled."""
     if isinstance(runner, ThreadRunner):
-        async with _in_thread(runner.runner) as in_thread:
-            yield in_thread
+        worker = Worker()
+        try:
+            async with _transaction_at(ThreadPlace(worker), runner.runner) as opened:
+                yield opened
+        finally:
+            worker.end()
         return
-    inner, hop, turns = _place_of(runner)
-    async with turns:
-        opened = await hop(begin, inner)
-    async with _ended(AsyncTransactionRunner(opened, hop, turns)) as in_greenlets:
-        yield in_greenlets
+    place, inner = _place_of(runner)
+    async with _transaction_at(place, inner) as opened:
+        yield opened
 
 
-def _place_of(runner: AsyncRunner) -> tuple[EngineRunner | BoundRunner, Hop, asyncio.Lock]:
-    """What begins the transaction, how to reach its connection, and whose turn it is to use that."""
+def _place_of(runner: AsyncRunner) -> tuple[Place, EngineRunner | BoundRunner]:
+    """Where the connection may be used, and what begins the transaction."""
     if isinstance(runner, AsyncTransactionRunner):
-        return runner.runner, runner.hop, runner.turns
+        return runner.place, runner.runner
     if isinstance(runner, GreenletRunner):
-        return runner.runner, greenlet_spawn, asyncio.Lock()
+        dialect = runner.runner.engine.dialect
+        return Place(greenlet_spawn, interruptible=dialect.name != "sqlite"), runner.runner
     if isinstance(runner, AsyncBoundRunner):
         connection = runner.connection.sync_connection
         if connection is None:
             raise InvalidArgument("the connection has not been opened; await it, or use `async with`")
-        return BoundRunner(connection), greenlet_spawn, asyncio.Lock()
+        place = Place(greenlet_spawn, interruptible=connection.dialect.name != "sqlite")
+        return place, BoundRunner(connection)
     raise TypeError(f"{type(runner).__name__} has no connections")
 
 
 @asynccontextmanager
-async def _in_thread(runner: EngineRunner) -> AsyncIterator[AsyncTransactionRunner]:
-    """In a thread of the transaction's own.
-
-    In the store's one for writes, whoever writes meanwhile would wait for the transaction's lock on the file,
-    and keep the thread from ever ending the transaction.
-    """
-    worker, opening = Worker(), _Opening(runner)
+async def _transaction_at(
+    place: Place, runner: EngineRunner | BoundRunner
+) -> AsyncIterator[AsyncTransactionRunner]:
+    opening = _Opening(runner)
     try:
-        try:
-            opened = await worker.run(opening.begin)
-        except BaseException:
-            worker.give(opening.undo)  # of one that is cancelled the thread goes on to its end
-            raise
-        async with _ended(AsyncTransactionRunner(opened, worker.run, asyncio.Lock())) as runs:
-            yield runs
-    finally:
-        worker.end()
+        opened = await place.run(opening.begin)
+    except BaseException:
+        place.later(opening.undo)  # it may go on to its end although nobody waits any more
+        raise
+    try:
+        yield AsyncTransactionRunner(opened, place)
+    except BaseException:
+        await place.finish(opened.roll_back)
+        raise
+    await place.finish(opened.commit)
 
 
 class _Opening:
-    """A transaction that a thread begins, perhaps for nobody."""
+    """A transaction that is being begun, perhaps for nobody."""
 
-    def __init__(self, runner: EngineRunner) -> None:
+    def __init__(self, runner: EngineRunner | BoundRunner) -> None:
         self._runner = runner
         self._opened: TransactionRunner | None = None
 
@@ -238,37 +308,3 @@ class _Opening:
     def undo(self) -> None:
         if self._opened is not None:
             self._opened.roll_back()
-
-
-@asynccontextmanager
-async def _ended(runner: AsyncTransactionRunner) -> AsyncIterator[AsyncTransactionRunner]:
-    try:
-        yield runner
-    except BaseException:
-        await _to_its_end(_in_turn(runner, runner.runner.roll_back))
-        raise
-    await _to_its_end(_in_turn(runner, runner.runner.commit))
-
-
-async def _in_turn(runner: AsyncTransactionRunner, function: Callable[[], None]) -> None:
-    async with runner.turns:
-        await runner.hop(function)
-
-
-_ending: set[asyncio.Task[None]] = set()
-"""The event loop itself holds tasks only weakly."""
-
-
-async def _to_its_end(work: Coroutine[object, object, None]) -> None:
-    """Wait for work that goes on to its end also where whoever waits is cancelled."""
-    task = asyncio.ensure_future(work)
-    _ending.add(task)
-    task.add_done_callback(_ending.discard)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # it is looked at, though the cancellation goes first
-        raise
