@@ -62,7 +62,7 @@ def test_a_store_on_sqlite_imports_only_what_it_needs() -> None:
 
 
 def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
-    assert len(errors.__all__) == 14
+    assert len(errors.__all__) == 15
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.TokenmemError)
@@ -81,6 +81,8 @@ def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
         (errors.InvalidArgument, ValueError),
         (errors.InvalidMessage, errors.InvalidArgument),
         (errors.ConversationNotFound, LookupError),
+        (errors.MessageNotFound, LookupError),
+        (errors.MessageNotFound, errors.InvalidArgument),
         (errors.DatabaseUnavailable, errors.DatabaseError),
         (errors.MissingExtra, ImportError),
     ],

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
     from tokenmem.messages.calls import ToolCall
     from tokenmem.messages.message import Message
-    from tokenmem.models import Appended, Conversation, LLMCall, Problem, Purged, Reply, Window
+    from tokenmem.models import (
+        Appended,
+        Conversation,
+        LLMCall,
+        MessageVersion,
+        Problem,
+        Purged,
+        Reply,
+        Window,
+    )
     from tokenmem.store import Store
 
 __version__ = "0.1.0"
@@ -31,6 +40,7 @@ _MODULES = {
     "ConversationTokenBufferMemory": "langchain.memory",
     "LLMCall": "models",
     "Message": "messages.message",
+    "MessageVersion": "models",
     "OpenAIChat": "langchain.llms",
     "OpenAICompletion": "langchain.llms",
     "Problem": "models",
@@ -55,6 +65,7 @@ __all__ = [
     "ConversationTokenBufferMemory",
     "LLMCall",
     "Message",
+    "MessageVersion",
     "OpenAIChat",
     "OpenAICompletion",
     "Problem",

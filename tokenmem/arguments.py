@@ -80,6 +80,17 @@ def optional_flag(value: object, what: str) -> bool | None:
     raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True, False or None")
 
 
+def checked_flag(value: object, what: str) -> bool:
+    """True or False.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True or False")
+
+
 def checked_choice(value: object, what: str, choices: Sequence[str]) -> str:
     """One of the choices.
 
@@ -102,7 +113,7 @@ def checked_age(value: object) -> timedelta:
     raise InvalidArgument(f"older_than is {value!r:.40}; pass a timedelta, for example timedelta(days=90)")
 
 
-def checked_metadata(value: object) -> JSONObject | None:
+def checked_metadata(value: object, what: str = "metadata") -> JSONObject | None:
     """A JSON object or None.
 
     Raises:
@@ -111,6 +122,6 @@ def checked_metadata(value: object) -> JSONObject | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise InvalidArgument(f"metadata is a {type(value).__name__}; pass a dict")
-    check_json(value, "metadata")
+        raise InvalidArgument(f"{what} is a {type(value).__name__}; pass a dict")
+    check_json(value, what)
     return value

@@ -8,6 +8,7 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tokenmem.arguments import checked_flag
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.database.async_engine import async_single_statement_engine, open_async_engine
 from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
@@ -27,10 +28,11 @@ from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
 from tokenmem.store_methods.async_conversations import AsyncConversationMethods
 from tokenmem.store_methods.async_messages import AsyncMessageMethods
+from tokenmem.store_methods.async_versions import AsyncVersionMethods
 
 
 @documented_like(Store)
-class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods):
+class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods, AsyncVersionMethods):
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 
     On PostgreSQL it uses psycopg's own asyncio connections; on SQLite, where there is no network to wait
@@ -40,9 +42,10 @@ class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods
         url: as for Store; an engine of your own is an AsyncEngine, for SQLite also a plain Engine.
         counter: as for Store.
         schema: as for Store.
+        keep_versions: as for Store.
 
     Raises:
-        InvalidArgument: the URL or the schema is wrong.
+        InvalidArgument: the URL, the schema or keep_versions is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -52,6 +55,7 @@ class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods
         *,
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
+        keep_versions: bool = True,
     ) -> None:
         self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
@@ -59,7 +63,8 @@ class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods
         self._runner = self._connections
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        self._procedures = Procedures(resolve_counter(counter), scope)
+        keeps = checked_flag(keep_versions, "keep_versions")
+        self._procedures = Procedures(resolve_counter(counter), scope, keeps)
 
     async def upgrade(self, revision: str = "head") -> None:
         return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))

@@ -2,7 +2,8 @@
 
     TokenmemError
     ├── InvalidArgument         (also a ValueError)
-    │   └── InvalidMessage
+    │   ├── InvalidMessage
+    │   └── MessageNotFound     (also a LookupError)
     ├── ConversationNotFound    (also a LookupError)
     ├── WindowTooSmall
     ├── PositionConflict
@@ -31,6 +32,7 @@ __all__ = [
     "IdempotencyConflict",
     "InvalidArgument",
     "InvalidMessage",
+    "MessageNotFound",
     "MissingExtra",
     "ModelError",
     "PositionConflict",
@@ -52,6 +54,10 @@ class InvalidArgument(TokenmemError, ValueError):
 
 class InvalidMessage(InvalidArgument):
     """A message cannot be stored without loss, or its role or content is not one that models take."""
+
+
+class MessageNotFound(InvalidArgument, LookupError):
+    """The conversation has no message at this position."""
 
 
 class ConversationNotFound(TokenmemError, LookupError):

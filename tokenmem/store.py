@@ -7,6 +7,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from tokenmem.arguments import checked_flag
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.database.engine import (
     check_connection,
@@ -21,9 +22,10 @@ from tokenmem.procedures import Procedures, resolve_counter
 from tokenmem.store_methods.calls import CallMethods
 from tokenmem.store_methods.conversations import ConversationMethods
 from tokenmem.store_methods.messages import MessageMethods
+from tokenmem.store_methods.versions import VersionMethods
 
 
-class Store(ConversationMethods, MessageMethods, CallMethods):
+class Store(ConversationMethods, MessageMethods, CallMethods, VersionMethods):
     """Conversations in a SQL database.
 
     One store serves all threads of a process, and the processes forked from it. Every method raises
@@ -36,9 +38,10 @@ class Store(ConversationMethods, MessageMethods, CallMethods):
         counter: the token counter of new conversations: a name ("o200k_base", "cl100k_base", a model's
             name) or an object of your own. A conversation keeps the counter that it began with.
         schema: the PostgreSQL schema, "tokenmem" unless given.
+        keep_versions: whether `edit` keeps what it replaces, see `versions`; False for a store that must not.
 
     Raises:
-        InvalidArgument: the URL or the schema is wrong.
+        InvalidArgument: the URL, the schema or keep_versions is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -48,6 +51,7 @@ class Store(ConversationMethods, MessageMethods, CallMethods):
         *,
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
+        keep_versions: bool = True,
     ) -> None:
         self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
@@ -55,7 +59,8 @@ class Store(ConversationMethods, MessageMethods, CallMethods):
         self._connections = EngineRunner(self._engine, single)
         self._runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        self._procedures = Procedures(resolve_counter(counter), scope)
+        keeps = checked_flag(keep_versions, "keep_versions")
+        self._procedures = Procedures(resolve_counter(counter), scope, keeps)
 
     def upgrade(self, revision: str = "head") -> None:
         """Create the tables, or migrate them; safe when many processes start at once.

@@ -12,6 +12,7 @@ from tokenmem.errors import ConversationNotFound, InvalidArgument, InvalidMessag
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
+from tokenmem.operations import versions
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
     first_revision,
@@ -50,8 +51,12 @@ def edit(
     token_count: int,
     token_counter: str,
     pinned: bool | None,
+    *,
+    keep_version: bool,
 ) -> Message | CounterMismatch:
     """Put a checked message in the place of another, and move the totals behind it.
+
+    Where it says something else and `keep_version` is true, what it replaces stays as a version.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
@@ -67,6 +72,8 @@ def edit(
         raise InvalidMessage(
             f"message {position} is pinned and would become a {message.kind}; unpin it first"
         )
+    if keep_version:
+        versions.keep(connection, scope, conversation_id, old, message)
     new = {"id": conversation_id, "position": position}
     _REPLACE.run(connection, scope, new | values_of(message, token_count) | {"pinned": pinned})
     _move(connection, scope, conversation_id, position, token_count - old.token_count, messages=0)
@@ -82,7 +89,8 @@ def delete_message(connection: sa.Connection, scope: Scope, conversation_id: str
     """
     conversation = lock_conversation(connection, scope, conversation_id)
     old = _message_at(connection, scope, conversation, position)
-    _DELETE_AT.run(connection, scope, {"id": conversation_id, "position": position})
+    for statement in (versions.DELETE_AT, _DELETE_AT):
+        statement.run(connection, scope, {"id": conversation_id, "position": position})
     _move(connection, scope, conversation_id, position, -old.token_count, messages=-1)
 
 
@@ -125,6 +133,7 @@ def truncate(connection: sa.Connection, scope: Scope, conversation_id: str, afte
     first = _TOKENS_FROM.fetch(connection, scope, request)
     if not first:
         return 0
+    versions.DELETE_BEHIND.run(connection, scope, request)
     removed = _DELETE_BEHIND.run(connection, scope, request)
     change = {"id": conversation_id, "tokens": first[0][0] - conversation.total_tokens, "messages": -removed}
     _MOVE_TOTALS.run(connection, scope, change)
@@ -208,6 +217,7 @@ _DELETE = [
     Statement("DELETE FROM {append_keys} WHERE conversation_id = :id"),
     Statement("DELETE FROM {llm_calls} WHERE conversation_id = :id"),
     Statement("DELETE FROM {call_prompts} WHERE conversation_id = :id"),
+    versions.DELETE_ALL,
     Statement("DELETE FROM {messages} WHERE conversation_id = :id"),
     Statement("DELETE FROM {conversations} WHERE id = :id"),
 ]

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Parameters, Scope, Statement
 from tokenmem.errors import ConversationNotFound
 from tokenmem.models import Conversation, Purged
+from tokenmem.operations import versions
 from tokenmem.operations.change import delete
 from tokenmem.operations.rows import lock_conversation, read_conversation
 
@@ -34,6 +35,7 @@ WHERE conversation_id = :id AND position < COALESCE((
 _UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated_at < {ago}")
 # Only differences of running totals count, so the rows that stay are left as they are.
 _DELETE_UP_TO = [
+    versions.DELETE_UP_TO,
     Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position"),
     # A key whose reply stays, or is being made, is still known.
     Statement("""

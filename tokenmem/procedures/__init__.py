@@ -15,17 +15,19 @@ from tokenmem.procedures.base import resolve_counter
 from tokenmem.procedures.calls import CallProcedures
 from tokenmem.procedures.conversations import ConversationProcedures
 from tokenmem.procedures.messages import MessageProcedures
+from tokenmem.procedures.versions import VersionProcedures
 
 __all__ = ["Procedures", "resolve_counter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Procedures(ConversationProcedures, MessageProcedures, CallProcedures):
+class Procedures(ConversationProcedures, MessageProcedures, CallProcedures, VersionProcedures):
     """The procedures of one store, on every subject.
 
     Attributes:
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
+        keep_versions: whether edits keep what they replace.
     """
 
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:
