@@ -113,7 +113,7 @@ def test_versions_are_asked_for_where_a_message_is(counted: Store) -> None:
     with pytest.raises(errors.ConversationNotFound, match="c1"):
         counted.for_owner("bob").versions("c1", 1)
     for kind in (errors.MessageNotFound, errors.InvalidArgument, LookupError):
-        with pytest.raises(kind, match="position 9.*last position is 4"):
+        with pytest.raises(kind, match=r"position 9.*last position is 4"):
             counted.versions("c1", 9)
     with pytest.raises(errors.InvalidArgument, match="position is 0"):
         counted.versions("c1", 0)

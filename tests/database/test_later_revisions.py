@@ -96,8 +96,8 @@ def test_a_views_other_text_is_one_file_beside_the_revision(database: Database) 
 
 def test_a_table_and_a_view_get_a_column(database: Database) -> None:
     before = database.views()
-    text = database.later.text("call_log").replace("tools\n)", "tools, region\n)")
-    text = text.replace("CAST(p.tools AS text)", "CAST(p.tools AS text), l.region")
+    text = database.later.text("call_log").replace("changes\n)", "changes, region\n)")
+    text = text.replace("CAST(l.changes AS text)", "CAST(l.changes AS text), l.region")
     database.later.add(
         upgrade='op.add_column("llm_calls", sa.Column("region", sa.Text()), schema=schema)',
         downgrade='op.drop_column("llm_calls", "region", schema=schema)',
@@ -105,7 +105,7 @@ def test_a_table_and_a_view_get_a_column(database: Database) -> None:
     )
     for _ in range(2):
         database.upgrade()
-        assert database.columns("call_log")[-2:] == ["tools", "region"]
+        assert database.columns("call_log")[-2:] == ["changes", "region"]
         assert database.rows("SELECT region FROM {}call_log") == []
         database.downgrade()
         assert database.views() == before
@@ -226,8 +226,8 @@ def test_sql_for_a_person_has_later_revisions_too(database_url: str, tmp_path: P
 
 def test_a_delete_that_has_begun_ends_before_the_tables_change(postgres: Database) -> None:
     postgres.later.add(
-        upgrade='op.add_column("messages", sa.Column("metadata", sa.JSON()), schema=schema)',
-        downgrade='op.drop_column("messages", "metadata", schema=schema)',
+        upgrade='op.add_column("messages", sa.Column("mood", sa.JSON()), schema=schema)',
+        downgrade='op.drop_column("messages", "mood", schema=schema)',
     )
     failures: list[BaseException] = []
 
@@ -255,5 +255,5 @@ def test_a_delete_that_has_begun_ends_before_the_tables_change(postgres: Databas
         writer.commit()
         migration.join()
     assert failures == []
-    assert postgres.columns("messages")[-1] == "metadata"
+    assert postgres.columns("messages")[-1] == "mood"
     assert postgres.store.conversations() == []

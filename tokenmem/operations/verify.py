@@ -69,7 +69,7 @@ UNION ALL
 SELECT conversation_id, position, 'since_revision of version ' || version, expected, since_revision
 FROM stood WHERE since_revision <> expected
 UNION ALL
-SELECT conversation_id, position, 'revision before which version ' || version || ' stood since', since_revision,
+SELECT conversation_id, position, 'replaced_at_revision of version ' || version, since_revision + 1,
     replaced_at_revision
 FROM stood WHERE replaced_at_revision <= since_revision
 UNION ALL

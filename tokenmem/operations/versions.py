@@ -38,7 +38,7 @@ DELETE_ALL = Statement("DELETE FROM {message_versions} WHERE conversation_id = :
 
 
 def keep(connection: sa.Connection, scope: Scope, conversation_id: str, old: Message, new: Message) -> None:
-    """Keep what an edit is about to replace, with the conversation's row locked; nothing where it is equal."""
+    """Keep what an edit is about to replace, the conversation's row being locked; not what is equal."""
     if _content(old) != _content(new):
         _KEEP.run(connection, scope, {"id": conversation_id, "position": old.position})
 
