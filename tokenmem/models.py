@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from tokenmem.messages.calls import ToolCall
 from tokenmem.messages.message import Message
@@ -142,6 +142,10 @@ def with_rows(window: Window, rows: MessageRows) -> Window:
     """A window with the same numbers, of other rows."""
     others = {name: value for name, value in window.__dict__.items() if name not in ("_rows", "messages")}
     return Window.of_rows(rows, **others)
+
+
+CallStatus = Literal["ok", "error", "cancelled"]
+"""How a call ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,7 +303,9 @@ def test_conversation_overview_sums_the_calls(database: Database) -> None:
 def test_usage_by_day_is_by_utc_day_and_model(database: Database) -> None:
     database.store.append("c1", [user()])
     spent = {"window_tokens": 8, "input_tokens": 10, "output_tokens": 2}
-    database.add_call("c1", 1, created_at="2025-03-01T23:59:59.999Z", **spent, cached_tokens=4, cache_write_tokens=6)
+    database.add_call(
+        "c1", 1, created_at="2025-03-01T23:59:59.999Z", **spent, cached_tokens=4, cache_write_tokens=6
+    )
     database.add_call("c1", 2, created_at="2025-03-01T00:00:00.000Z", **spent, reasoning_tokens=1)
     database.add_call("c1", 3, created_at="2025-03-02T00:00:00.000Z", status="error")
     database.add_call("c1", 4, created_at="2025-03-01T12:00:00.000Z", model="o3", status="cancelled")
@@ -332,7 +334,7 @@ def test_call_windows_list_what_each_call_sent(database: Database) -> None:
 
 
 def test_call_windows_show_what_was_pinned_then(database: Database) -> None:
-    """The call's own list says it, for calls that have one; what was pinned or unpinned since does not count."""
+    """The call's own list says it, for calls that have one: not what was pinned or unpinned since."""
     database.store.append("c1", [Message.system("one", pinned=True), *map(Message.user, "bcd")])
     for number, pinned in enumerate((None, "[]", "[1]", "[2,4]"), 1):
         database.add_call("c1", number, first_position=3, last_position=3, pinned=pinned)
@@ -543,7 +545,9 @@ def as_float(value: Any) -> Any:
 def test_one_conversation_is_read_by_index(database: Database, view: str) -> None:
     plan = database.plan(view)
     if database.prefix:
-        conditions = re.findall(r"Scan .*on (?:messages|llm_calls|conversations|call_prompts|message_versions) .*\n(.*)", plan)
+        conditions = re.findall(
+            r"Scan .*on (?:messages|llm_calls|conversations|call_prompts|message_versions) .*\n(.*)", plan
+        )
         assert conditions
         assert all(re.search(r"(Index|Recheck) Cond: .*id = 'c1'", line) for line in conditions), plan
         return

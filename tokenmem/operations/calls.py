@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -50,20 +51,12 @@ def call_of(conversation_id: str, columns: Row) -> LLMCall:
     *told, created_at, revision, api, token_limit, options, metadata, cache_write_tokens, pinned, changes = (
         columns
     )
-    return LLMCall(
-        conversation_id,
-        *told,
-        utc(created_at),
-        running=False,
-        revision=revision,
-        api=api,
-        token_limit=token_limit,
-        options=None if options is None else load_json(options),
-        metadata=None if metadata is None else load_json(metadata),
-        cache_write_tokens=cache_write_tokens,
-        pinned=None if pinned is None else tuple(load_json(pinned)),
-        changes=None if changes is None else load_json(changes),
-    )
+    loaded = (None if text is None else load_json(text) for text in (options, metadata, pinned, changes))
+    options, metadata, pinned, changes = loaded
+    beside = [revision, api, token_limit, options, metadata, cache_write_tokens]
+    values: list[Any] = [conversation_id, *told, utc(created_at), False, *beside]
+    values += [None if pinned is None else tuple(pinned), changes]
+    return LLMCall(*values)
 
 
 _BETWEEN = Statement("""

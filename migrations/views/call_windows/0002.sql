@@ -23,9 +23,12 @@ JOIN {messages} m ON m.conversation_id = l.conversation_id AND m.position = {lis
 LEFT JOIN {message_versions} v ON v.conversation_id = m.conversation_id AND v.position = m.position
     AND v.since_revision <= l.revision AND l.revision < v.replaced_at_revision
 UNION ALL
--- Calls of the first tables have no list, and read no revision that is known.
-SELECT l.conversation_id, l.number, l.model, l.status, m.position, m.role, m.kind, m.content, m.token_count,
-    m.pinned, l.created_at, NULL
+-- Where a call has no list, those that are pinned now.
+SELECT l.conversation_id, l.number, l.model, l.status, m.position, COALESCE(v.role, m.role),
+    COALESCE(v.kind, m.kind), CASE WHEN v.version IS NULL THEN m.content ELSE v.content END,
+    COALESCE(v.token_count, m.token_count), m.pinned, l.created_at, v.version
 FROM {llm_calls} l
 JOIN {messages} m ON m.conversation_id = l.conversation_id AND m.pinned AND m.position < l.first_position
+LEFT JOIN {message_versions} v ON v.conversation_id = m.conversation_id AND v.position = m.position
+    AND v.since_revision <= l.revision AND l.revision < v.replaced_at_revision
 WHERE l.pinned IS NULL
