@@ -112,17 +112,6 @@ def optional_flag(value: object, what: str) -> bool | None:
     raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True, False or None")
 
 
-def checked_choice(value: object, what: str, choices: Sequence[str]) -> str:
-    """One of the choices.
-
-    Raises:
-        InvalidArgument: it is not; the text names them.
-    """
-    if value in choices:
-        return str(value)
-    raise InvalidArgument(f"{what} is {value!r:.40}; use one of {', '.join(choices)}")
-
-
 def checked_flag(value: object, what: str) -> bool:
     """True or False.
 
@@ -132,6 +121,17 @@ def checked_flag(value: object, what: str) -> bool:
     if isinstance(value, bool):
         return value
     raise InvalidArgument(f"{what} is a {type(value).__name__}; pass True or False")
+
+
+def checked_choice(value: object, what: str, choices: Sequence[str]) -> str:
+    """One of the choices.
+
+    Raises:
+        InvalidArgument: it is not; the text names them.
+    """
+    if value in choices:
+        return str(value)
+    raise InvalidArgument(f"{what} is {value!r:.40}; use one of {', '.join(choices)}")
 
 
 def optional_moment(value: object, what: str) -> datetime | None:

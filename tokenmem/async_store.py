@@ -10,6 +10,7 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tokenmem.arguments import checked_flag
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.database.async_engine import async_single_statement_engine, open_async_engine
 from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
@@ -34,6 +35,7 @@ from tokenmem.store_methods.async_messages import AsyncMessageMethods
 from tokenmem.store_methods.async_organizing import AsyncOrganizingMethods
 from tokenmem.store_methods.async_reading import AsyncReadingMethods
 from tokenmem.store_methods.async_retention import AsyncRetentionMethods
+from tokenmem.store_methods.async_versions import AsyncVersionMethods
 
 
 @documented_like(Store)
@@ -43,6 +45,7 @@ class AsyncStore(
     AsyncMessageMethods,
     AsyncReadingMethods,
     AsyncChangingMethods,
+    AsyncVersionMethods,
     AsyncCallMethods,
     AsyncRetentionMethods,
 ):
@@ -55,9 +58,10 @@ class AsyncStore(
         url: as for Store; an engine of your own is an AsyncEngine, for SQLite also a plain Engine.
         counter: as for Store.
         schema: as for Store.
+        keep_versions: as for Store.
 
     Raises:
-        InvalidArgument: the URL or the schema is wrong.
+        InvalidArgument: the URL, the schema or keep_versions is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -67,6 +71,7 @@ class AsyncStore(
         *,
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
+        keep_versions: bool = True,
     ) -> None:
         self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
@@ -74,7 +79,8 @@ class AsyncStore(
         self._runner = self._connections
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        self._procedures = Procedures(resolve_counter(counter), scope)
+        keeps = checked_flag(keep_versions, "keep_versions")
+        self._procedures = Procedures(resolve_counter(counter), scope, keeps)
 
     async def upgrade(self, revision: str = "head") -> None:
         return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))

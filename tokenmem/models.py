@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from tokenmem.cursors import Cursor
 from tokenmem.messages.calls import ToolCall
@@ -155,6 +155,10 @@ def with_rows(window: Window, rows: MessageRows) -> Window:
     return Window.of_rows(rows, **others)
 
 
+CallStatus = Literal["ok", "error", "cancelled"]
+"""How a call ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class LLMCall:
     """A call of a model: what it saw and what it cost.
@@ -181,6 +185,16 @@ class LLMCall:
         request_id: the provider's id of the request.
         created_at: when it began, in UTC.
         running: whether it still runs, by its process's last sign of life; as `Store.calls` found it.
+        revision: the conversation's revision that it read; None for calls of tokenmem's first tables.
+        api: "chat" or "responses", "function", or the name of the class of a ModelAPI of the caller's own.
+        token_limit: the limit as the caller gave it, in tokens.
+        options: the request's options that are numbers, flags, None or names such as "high"; no free text.
+        metadata: whatever JSON object the caller gave with the call.
+        cache_write_tokens: how many of `input_tokens` the provider wrote to its prompt cache.
+        pinned: the positions of the pinned messages that were sent from outside the window's positions; None
+            where that is not on record.
+        changes: where what was sent is not what is stored: for each such position `{"position": 3, "change":
+            "left_out"}`; left_out, moved, answered (a result was put behind its call), cut or changed.
     """
 
     conversation_id: str
@@ -203,6 +217,33 @@ class LLMCall:
     request_id: str | None
     created_at: datetime
     running: bool = False
+    revision: int | None = None
+    api: str | None = None
+    token_limit: int | None = None
+    options: JSONObject | None = None
+    metadata: JSONObject | None = None
+    cache_write_tokens: int | None = None
+    pinned: tuple[int, ...] | None = None
+    changes: list[JSONObject] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageVersion:
+    """What stood at a position before an edit put something else there.
+
+    Attributes:
+        version: its number among those that stood there, from 1.
+        messages: what stood there, with position and token_count, but without metadata and times.
+        since_revision: the conversation's revision from which on it stood there; 0 from the beginning.
+        replaced_at_revision: the conversation's revision that replaced it.
+        replaced_at: when it was replaced, in UTC.
+    """
+
+    version: int
+    messages: tuple[Message, ...]
+    since_revision: int
+    replaced_at_revision: int
+    replaced_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

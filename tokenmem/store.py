@@ -9,6 +9,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from tokenmem.arguments import checked_flag
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.database.engine import (
     check_connection,
@@ -28,6 +29,7 @@ from tokenmem.store_methods.messages import MessageMethods
 from tokenmem.store_methods.organizing import OrganizingMethods
 from tokenmem.store_methods.reading import ReadingMethods
 from tokenmem.store_methods.retention import RetentionMethods
+from tokenmem.store_methods.versions import VersionMethods
 
 
 class Store(
@@ -36,6 +38,7 @@ class Store(
     MessageMethods,
     ReadingMethods,
     ChangingMethods,
+    VersionMethods,
     CallMethods,
     RetentionMethods,
 ):
@@ -51,9 +54,10 @@ class Store(
         counter: the token counter of new conversations: a name ("o200k_base", "cl100k_base", a model's
             name) or an object of your own. A conversation keeps the counter that it began with.
         schema: the PostgreSQL schema, "tokenmem" unless given.
+        keep_versions: whether `edit` keeps what it replaces, see `versions`; False for a store that must not.
 
     Raises:
-        InvalidArgument: the URL or the schema is wrong.
+        InvalidArgument: the URL, the schema or keep_versions is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -63,6 +67,7 @@ class Store(
         *,
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
+        keep_versions: bool = True,
     ) -> None:
         self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
@@ -70,7 +75,8 @@ class Store(
         self._connections = EngineRunner(self._engine, single)
         self._runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        self._procedures = Procedures(resolve_counter(counter), scope)
+        keeps = checked_flag(keep_versions, "keep_versions")
+        self._procedures = Procedures(resolve_counter(counter), scope, keeps)
 
     def upgrade(self, revision: str = "head") -> None:
         """Create the tables, or migrate them; safe when many processes start at once.

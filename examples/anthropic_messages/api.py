@@ -180,5 +180,6 @@ def _usage(usage: JSONObject) -> Usage:
     return {
         "input_tokens": sum(counts) if "input_tokens" in usage else None,
         "cached_tokens": counts[2],
+        "cache_write_tokens": counts[1],
         "output_tokens": usage.get("output_tokens"),
     }

@@ -34,11 +34,11 @@ COLUMNS = {
     "llm_calls": (
         ("revision", sa.BigInteger(), "The conversation's revision that it read"),
         ("api", sa.Text(), "The API that was asked: chat, responses or another"),
-        ("token_limit", sa.Integer(), "The limit as the caller gave it, in tokens"),
+        ("token_limit", sa.BigInteger(), "The limit as the caller gave it, in tokens"),
         ("options", json(), "The request's options that are numbers, flags or names"),
         ("metadata", json(), "The application's own JSON object"),
         ("cache_write_tokens", sa.Integer(), "Of the provider's count, written to its prompt cache"),
-        ("pinned", json(), "The positions of the pinned messages that were sent from before the window"),
+        ("pinned", json(), "The positions of the pinned messages that were sent from outside the window"),
         ("changes", json(), "What was changed in what was sent: a list of positions and what was done"),
     ),
     "append_keys": (("created_at", timestamp(), "When the append was stored, UTC"),),

@@ -91,6 +91,7 @@ def test_a_repeated_key_stores_nothing_and_tells_the_first_answer(store: Store, 
         "append_keys": 1,
         "llm_calls": 0,
         "call_prompts": 0,
+        "message_versions": 0,
     }
 
 

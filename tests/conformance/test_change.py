@@ -167,6 +167,7 @@ def test_delete(counted: Store, sql: Direct) -> None:
         "append_keys": 0,
         "llm_calls": 1,
         "call_prompts": 0,
+        "message_versions": 0,
     }
     with pytest.raises(errors.ConversationNotFound):
         counted.delete("c1")
@@ -185,6 +186,7 @@ def test_delete_owner(counted: Store, sql: Direct) -> None:
         "append_keys": 0,
         "llm_calls": 0,
         "call_prompts": 0,
+        "message_versions": 0,
     }
 
 

@@ -96,8 +96,8 @@ def test_a_views_other_text_is_one_file_beside_the_revision(database: Database) 
 
 def test_a_table_and_a_view_get_a_column(database: Database) -> None:
     before = database.views()
-    text = database.later.text("call_log").replace("tools\n)", "tools, region\n)")
-    text = text.replace("CAST(p.tools AS text)", "CAST(p.tools AS text), l.region")
+    text = database.later.text("call_log").replace("changes\n)", "changes, region\n)")
+    text = text.replace("CAST(l.changes AS text)", "CAST(l.changes AS text), l.region")
     database.later.add(
         upgrade='op.add_column("llm_calls", sa.Column("region", sa.Text()), schema=schema)',
         downgrade='op.drop_column("llm_calls", "region", schema=schema)',
@@ -105,7 +105,7 @@ def test_a_table_and_a_view_get_a_column(database: Database) -> None:
     )
     for _ in range(2):
         database.upgrade()
-        assert database.columns("call_log")[-2:] == ["tools", "region"]
+        assert database.columns("call_log")[-2:] == ["changes", "region"]
         assert database.rows("SELECT region FROM {}call_log") == []
         database.downgrade()
         assert database.views() == before

@@ -210,7 +210,9 @@ def test_what_a_turn_writes(
     monkeypatch.setattr(
         together.Statement, "fetch", lambda self, _, __, parameters: seen.append((self, parameters)) or []
     )
-    call = PendingCall("m", 1, 2, 3, "told", "[]", "digest", repeats=repeats, known_call=7, dead_call=7)
+    call = PendingCall(
+        "m", 1, 2, 3, "told", "[]", "digest", repeats=repeats, known_call=7, dead_call=7, anyway=True
+    )
     messages = [] if repeats else texts(10)
     pending = append.PendingAppend("long", messages, [10] * len(messages), "unit", key="key7", digest="d")
     dialect = type("Dialect", (), {"name": "postgresql"})

@@ -303,15 +303,17 @@ def test_conversation_overview_sums_the_calls(database: Database) -> None:
 def test_usage_by_day_is_by_utc_day_and_model(database: Database) -> None:
     database.store.append("c1", [user()])
     spent = {"window_tokens": 8, "input_tokens": 10, "output_tokens": 2}
-    database.add_call("c1", 1, created_at="2025-03-01T23:59:59.999Z", **spent, cached_tokens=4)
+    database.add_call(
+        "c1", 1, created_at="2025-03-01T23:59:59.999Z", **spent, cached_tokens=4, cache_write_tokens=6
+    )
     database.add_call("c1", 2, created_at="2025-03-01T00:00:00.000Z", **spent, reasoning_tokens=1)
     database.add_call("c1", 3, created_at="2025-03-02T00:00:00.000Z", status="error")
     database.add_call("c1", 4, created_at="2025-03-01T12:00:00.000Z", model="o3", status="cancelled")
     found = database.read("*", "usage_by_day", "ORDER BY day, model")
     assert [(str(day), *rest) for day, *rest in found] == [
-        ("2025-03-01", "gpt-4o", 2, 0, 16, 20, 4, 4, 1),
-        ("2025-03-01", "o3", 1, 1, None, None, None, None, None),
-        ("2025-03-02", "gpt-4o", 1, 1, None, None, None, None, None),
+        ("2025-03-01", "gpt-4o", 2, 0, 16, 20, 4, 4, 1, 6),
+        ("2025-03-01", "o3", 1, 1, None, None, None, None, None, None),
+        ("2025-03-02", "gpt-4o", 1, 1, None, None, None, None, None, None),
     ]
 
 
@@ -328,6 +330,45 @@ def test_call_windows_list_what_each_call_sent(database: Database) -> None:
         *((1, "ok", content) for content in ("first", "a", "b")),
         *((2, "error", content) for content in ("first", "later", "d")),
         *((3, "ok", content) for content in ("first", "a")),
+    ]
+
+
+def test_call_windows_show_what_was_pinned_then(database: Database) -> None:
+    """The call's own list says it, for calls that have one: not what was pinned or unpinned since."""
+    database.store.append("c1", [Message.system("one", pinned=True), *map(Message.user, "bcd")])
+    for number, pinned in enumerate((None, "[]", "[1]", "[2,4]"), 1):
+        database.add_call("c1", number, first_position=3, last_position=3, pinned=pinned)
+    database.add_call("c1", 5, pinned="[1]")
+    found = database.read("number, position, pinned", "call_windows", "ORDER BY number, position")
+    database.store.edit("c1", 1, Message.system("one"), pinned=False)
+    later = database.read("number, position, pinned", "call_windows", "ORDER BY number, position")
+    listed = [
+        *((2, 3, False), (3, 1, True), (3, 3, False), (4, 2, True), (4, 3, False), (4, 4, True)),
+        (5, 1, True),
+    ]
+    assert found == [(1, 1, True), (1, 3, False), *listed]
+    assert later == [(1, 3, False), *listed]
+
+
+def test_call_windows_show_what_stood_there_then(database: Database) -> None:
+    database.store.append("c1", [Message.system("p", pinned=True), user("a"), user("b")])
+    revisions = [
+        database.store.edit("c1", position, {"role": role, "content": text, "name": "n"})
+        and database.read("revision", "conversations")[0][0]
+        for position, role, text in ((2, "user", "a1"), (1, "system", "p1"), (2, "assistant", "a2"))
+    ]
+    first = revisions[0] - 1
+    for number, revision in enumerate((first, *revisions, None, 0), 1):
+        read = {"first_position": 2, "last_position": 3, "revision": revision}
+        database.add_call("c1", number, **read, pinned=None if revision is None else "[1]")
+    sent = database.read("number, role, content, version", "call_windows", "ORDER BY number, position")
+    assert [[row[1:] for row in sent if row[0] == number] for number in range(1, 7)] == [
+        [("system", "p", 1), ("user", "a", 1), ("user", "b", None)],
+        [("system", "p", 1), ("user", "a1", 2), ("user", "b", None)],
+        [("system", "p1", None), ("user", "a1", 2), ("user", "b", None)],
+        [("system", "p1", None), ("assistant", "a2", None), ("user", "b", None)],
+        [("system", "p1", None), ("assistant", "a2", None), ("user", "b", None)],
+        [("system", "p", 1), ("user", "a", 1), ("user", "b", None)],
     ]
 
 
@@ -504,11 +545,13 @@ def as_float(value: Any) -> Any:
 def test_one_conversation_is_read_by_index(database: Database, view: str) -> None:
     plan = database.plan(view)
     if database.prefix:
-        conditions = re.findall(r"Scan .*on (?:messages|llm_calls|conversations|call_prompts) .*\n(.*)", plan)
+        conditions = re.findall(
+            r"Scan .*on (?:messages|llm_calls|conversations|call_prompts|message_versions) .*\n(.*)", plan
+        )
         assert conditions
         assert all(re.search(r"(Index|Recheck) Cond: .*id = 'c1'", line) for line in conditions), plan
         return
-    reads = [line for line in plan.splitlines() if line.split()[1] in ("m", "l", "c", "p")]
+    reads = [line for line in plan.splitlines() if line.split()[1] in ("m", "l", "c", "p", "v")]
     assert reads
     assert all(line.startswith("SEARCH") for line in reads), plan
 

@@ -14,11 +14,12 @@ from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.base import BaseChat
 from tokenmem.chat.chat import Chat
 from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
-from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
+from tokenmem.chat.requests import UserMessage, user_messages
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
 from tokenmem.docstrings import documented_like
 from tokenmem.execution.runners import Execution, advance_async, run_async
+from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
 
 if TYPE_CHECKING:
@@ -44,10 +45,16 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Reply:
-        request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        request = self._request(
+            conversation_id,
+            user_messages(message),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
         )
         return await self._run(self._turns.turn(request))
 
@@ -58,12 +65,18 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
+        request = self._request(
+            conversation_id,
+            user_messages(message),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
+            stream=True,
         )
-        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.turn(request))
 
     async def send_tool_results(
@@ -73,10 +86,16 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Reply:
-        request = TurnRequest(
-            conversation_id, result_messages(results), idempotency_key, expected_position, options
+        request = self._request(
+            conversation_id,
+            result_messages(results),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
         )
         return await self._run(self._turns.answer_calls(request))
 
@@ -87,13 +106,18 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        messages = result_messages(results)
-        request = TurnRequest(
-            conversation_id, messages, idempotency_key, expected_position, options, stream=True
+        request = self._request(
+            conversation_id,
+            result_messages(results),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
+            stream=True,
         )
-        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.answer_calls(request))
 
     async def run(
@@ -106,10 +130,16 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         on_error: OnError = "tell",
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Reply:
-        request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        request = self._request(
+            conversation_id,
+            user_messages(message),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
         )
         return await self._run(self._turns.run(request, functions, max_calls, on_error))
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, overload
 
+from tokenmem.arguments import checked_metadata
 from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
 from tokenmem.chat.apis.interface import Endpoint, ModelAPI
 from tokenmem.chat.clients import opened
+from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.settings import API, Oversized, Stride, api_of, settings_of
 from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.runners import AsyncBoundRunner, BoundRunner
 from tokenmem.execution.transactions import AsyncTransactionRunner
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.store import Store
 
 S = TypeVar("S", Store, AsyncStore)
@@ -125,6 +129,35 @@ class BaseChat(Generic[S, OpenAIClient]):
         other._client = self._client
         other._turns = ResultTurns(other.store._procedures, self._turns.settings)
         return other
+
+    def _request(
+        self,
+        conversation_id: str,
+        messages: Sequence[Message],
+        options: Mapping[str, object],
+        *,
+        idempotency_key: str | None,
+        expected_position: int | None,
+        call_metadata: JSONObject | None,
+        stream: bool = False,
+    ) -> TurnRequest:
+        """What is asked of a turn, checked before anything is counted, stored or iterated.
+
+        Raises:
+            InvalidArgument: one of them is wrong.
+        """
+        given = checked_metadata(call_metadata, "call_metadata")
+        request = TurnRequest(
+            conversation_id,
+            messages,
+            idempotency_key,
+            expected_position,
+            options,
+            stream=stream,
+            metadata=None if given is None else dump_json(given),
+        )
+        self._turns.settings.check_options(options)
+        return request
 
     @property
     def _endpoint(self) -> Endpoint:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmem.chat.base import BaseChat
 from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
-from tokenmem.chat.requests import TurnRequest, UserMessage, user_messages
+from tokenmem.chat.requests import UserMessage, user_messages
 from tokenmem.chat.runners import ModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
 from tokenmem.execution.runners import Execution, advance, run
+from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
 from tokenmem.store import Store
 
@@ -65,6 +66,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Reply:
         """Store what the user says, ask the model, and return its stored reply.
@@ -76,6 +78,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
                 the stored reply, waits for it where it is still being made, and asks again where that failed.
             expected_position: the last position that the caller has seen, 0 for a new conversation: of two
                 that answer the same state, one is refused.
+            call_metadata: whatever JSON object is to stand on the call's record, such as a trace's id.
             **options: further parameters of this request; see Chat.
 
         Raises:
@@ -89,8 +92,13 @@ class Chat(BaseChat[Store, "OpenAI"]):
             ModelError: the answer is none, or was not complete.
             Whatever the client raises, unchanged; the call is recorded.
         """
-        request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        request = self._request(
+            conversation_id,
+            user_messages(message),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
         )
         return self._run(self._turns.turn(request))
 
@@ -101,6 +109,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Generator[str | Reply, None, None]:
         """As `send`, but yield the text as it comes, piece by piece, and then the Reply.
@@ -108,10 +117,15 @@ class Chat(BaseChat[Store, "OpenAI"]):
         Who stops reading cancels the call: close the iterator, as leaving a `for` loop with an exception or
         forgetting it does. What closes an AsyncChat's at once is `contextlib.aclosing`.
         """
-        request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
+        request = self._request(
+            conversation_id,
+            user_messages(message),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
+            stream=True,
         )
-        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.turn(request))
 
     def send_tool_results(
@@ -121,6 +135,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Reply:
         """Store the results of the tools that the model has called, ask it again, and return its reply.
@@ -131,6 +146,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
                 a text is sent as JSON.
             idempotency_key: as for `send`.
             expected_position: as for `send`.
+            call_metadata: as for `send`.
             **options: further parameters of this request.
 
         Raises:
@@ -139,8 +155,13 @@ class Chat(BaseChat[Store, "OpenAI"]):
             WindowTooSmall: the results do not fit the limit, and are not to be cut; nothing was written.
             What `send` raises.
         """
-        request = TurnRequest(
-            conversation_id, result_messages(results), idempotency_key, expected_position, options
+        request = self._request(
+            conversation_id,
+            result_messages(results),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
         )
         return self._run(self._turns.answer_calls(request))
 
@@ -151,14 +172,19 @@ class Chat(BaseChat[Store, "OpenAI"]):
         *,
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Generator[str | Reply, None, None]:
         """As `send_tool_results`, but yield the text as it comes, and then the Reply."""
-        messages = result_messages(results)
-        request = TurnRequest(
-            conversation_id, messages, idempotency_key, expected_position, options, stream=True
+        request = self._request(
+            conversation_id,
+            result_messages(results),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
+            stream=True,
         )
-        self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.answer_calls(request))
 
     def run(
@@ -171,6 +197,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         on_error: OnError = "tell",
         idempotency_key: str | None = None,
         expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
         **options: Any,
     ) -> Reply:
         """As `send`, then call the functions that the model asks for until it asks for none.
@@ -187,14 +214,20 @@ class Chat(BaseChat[Store, "OpenAI"]):
             idempotency_key: as for `send`, for all of it; a function may run again where the process died
                 before its result was stored, or where the request is repeated while it runs.
             expected_position: as for `send`.
+            call_metadata: as for `send`, on the record of each call.
             **options: further parameters of every request.
 
         Raises:
             TooManyModelCalls: the model still calls tools; all that was said is stored.
             What `send` and `send_tool_results` raise.
         """
-        request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+        request = self._request(
+            conversation_id,
+            user_messages(message),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
         )
         return self._run(self._turns.run(request, functions, max_calls, on_error))
 

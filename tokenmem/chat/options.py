@@ -15,7 +15,7 @@ OF_CHAT = (
 )
 """The arguments of Chat itself that may be meant by an option's name."""
 
-OF_A_TURN = ("idempotency_key", "expected_position", "functions", "max_calls", "on_error")
+OF_A_TURN = ("idempotency_key", "expected_position", "call_metadata", "functions", "max_calls", "on_error")
 """The arguments of `send` and `run` that may be meant."""
 
 _SHOWN = 12

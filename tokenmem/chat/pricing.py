@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tokenmem.chat.apis.interface import Sent
@@ -25,10 +25,12 @@ class Prompt:
     Attributes:
         sent: the messages, as the model's API takes them.
         token_count: what they cost by the model's bill, in tokens.
+        prepared: the messages of which `sent` was made; None where those of the window are sent as they are.
     """
 
     sent: Sequence[Sent]
     token_count: int
+    prepared: Sequence[Message] | None = None
 
 
 def _stored(message: Message) -> int:
@@ -45,7 +47,7 @@ def prompt_of(settings: Settings, window: Window, counter: str) -> Prompt:
     if not prompt.sent:  # no provider takes an empty prompt
         raise InvalidArgument("the conversation holds nothing that can be sent; pass a message")
     if settings.instructions is None and settings.tools_json is not None:
-        return Prompt(prompt.sent, prompt.token_count - _saved(settings, prompt.sent[0]))
+        return replace(prompt, token_count=prompt.token_count - _saved(settings, prompt.sent[0]))
     return prompt
 
 
@@ -64,7 +66,7 @@ def _whole(settings: Settings, window: Window, counter: str) -> Prompt:
     messages = api.prepare(window.messages, no_result_for(settings.no_result_tokens))
     count = _stored if own else settings.counter.count
     tokens = sum(count(message) + difference(model, message) for message in messages)
-    return Prompt(api.render(messages), tokens)
+    return Prompt(api.render(messages), tokens, messages)
 
 
 def _saved(settings: Settings, first: object) -> int:

@@ -14,10 +14,12 @@ first call that was open. (Only Chat Completions, given items of the Responses A
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tokenmem.messages.calls import (
+    answer_keys,
     call_keys,
     is_call_id,
     is_called_in_content,
@@ -27,6 +29,7 @@ from tokenmem.messages.calls import (
 from tokenmem.messages.items import is_by_the_model, is_item, takes_text_result
 from tokenmem.messages.message import Message
 from tokenmem.messages.text import says_something
+from tokenmem.messages.values import JSONObject
 
 NO_RESULT = "[no result: this tool call was not answered]"
 """What the model reads as the result of a call that was never answered."""
@@ -155,3 +158,38 @@ def no_result_for(token_count: int) -> NoResult:
         return replace(result_of(message, key, NO_RESULT, failed=True), token_count=token_count)
 
     return make
+
+
+def changes_of(window: Sequence[Message], sent: Sequence[Message]) -> list[JSONObject]:
+    """What was done to a window's messages in what is sent, each with its position.
+
+    "left_out", "moved" before others, "answered" by a result that is not stored, or "changed" otherwise.
+    """
+    if len(window) == len(sent) and all(map(operator.is_, window, sent)):
+        return []
+    places = {message.position: place for place, message in enumerate(window)}
+    done = dict.fromkeys(places, "left_out")
+    for position in _answered(sent):
+        done[position] = "answered"
+    earliest = len(window)
+    for message in reversed(sent):
+        place = places.get(message.position)
+        if place is None:
+            continue
+        if message is not window[place]:
+            done[message.position] = "changed"
+        elif place > earliest:
+            done[message.position] = "moved"
+        elif done[message.position] == "left_out":
+            del done[message.position]
+        earliest = min(earliest, place)
+    return [{"position": position, "change": done[position]} for position in sorted(done)]
+
+
+def _answered(sent: Sequence[Message]) -> Iterator[int]:
+    """Where the calls are stored that are sent with a result which is not."""
+    callers: dict[str, int] = {}
+    for message in sent:
+        callers |= dict.fromkeys(call_keys(message), message.position)
+        if message.kind == "tool_result" and not message.position:
+            yield from (callers[key] for key in answer_keys(message) if callers.get(key))

@@ -33,6 +33,7 @@ class TurnRequest:
         check: raises where the messages do not follow those before them; nothing is stored then.
         given: the messages as the caller gave them, where they are cut: a repeated request has the same.
         resumes: the key is known, and whatever messages it has stored are meant.
+        metadata: what the caller gives with each of the calls, as JSON text; or None.
     """
 
     conversation_id: str
@@ -44,6 +45,7 @@ class TurnRequest:
     check: Check | None = None
     given: Sequence[Message] = ()
     resumes: bool = False
+    metadata: str | None = None
 
     def __post_init__(self) -> None:
         checked_name(self.conversation_id, "conversation_id")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tokenmem.arguments import checked_choice, checked_name, checked_number
+from tokenmem.call_options import named_scalars
 from tokenmem.chat.apis.completions import ChatCompletions
 from tokenmem.chat.apis.function import Function
 from tokenmem.chat.apis.interface import ModelAPI
@@ -22,12 +22,17 @@ from tokenmem.edges import StartOn
 from tokenmem.errors import InvalidArgument, InvalidMessage, UnknownTokenCounter
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, check_json, check_text, dump_json
+from tokenmem.operations.start_call import prompt_digest
 
 API = Literal["chat", "responses"]
 Stride = int | Literal["eighth"] | None
 Oversized = Literal["refuse", "cut"]
 
 _APIS: Mapping[str, type[ModelAPI]] = {"chat": ChatCompletions, "responses": Responses}
+_API_NAMES: Mapping[type[ModelAPI], str] = {
+    **{kind: name for name, kind in _APIS.items()},
+    Function: "function",
+}
 
 _READ_OPTIONS = ("response_format", "text", "tool_choice")
 
@@ -60,6 +65,9 @@ class Settings:
         by_bill: the limit is the model's bill, whatever counter a conversation has: its encoding is known.
         refused: parameters that the server has refused.
         check_options: raises where options of a turn are not what the API takes.
+        options: those of every request.
+        api_name: by what name the API is on record.
+        recorded_options: what is on record of the options, as JSON text; None where nothing is.
     """
 
     api: ModelAPI
@@ -81,6 +89,19 @@ class Settings:
     by_bill: bool = True
     refused: set[str] = field(default_factory=set)
     check_options: Callable[[Mapping[str, object]], None] = _take_any
+    options: Mapping[str, object] = field(default_factory=dict)
+    api_name: str | None = None
+    recorded_options: str | None = None
+
+    def recorded(self, options: Mapping[str, object]) -> str | None:
+        """What is on record of the options of a turn, those of the chat among them, as JSON text."""
+        return recorded({**self.options, **options}) if options else self.recorded_options
+
+
+def recorded(options: Mapping[str, object]) -> str | None:
+    """What is on record of a request's options, as JSON text; None where nothing is."""
+    kept = named_scalars(options)
+    return None if kept is None else dump_json(kept)
 
 
 def settings_of(
@@ -136,7 +157,6 @@ def settings_of(
     if instructions is not None:
         head |= api.instructions(instructions)
     tools_json = dump_json(described) if described else None
-    has_prompt = instructions is not None or tools_json is not None
     return Settings(
         api=api,
         model=model,
@@ -151,10 +171,13 @@ def settings_of(
         no_result_tokens=counter.count(Message.tool(NO_RESULT, tool_call_id="")),
         instructions=instructions,
         tools_json=tools_json,
-        digest=_digest(instructions, tools_json) if has_prompt else None,
+        digest=prompt_digest(instructions, tools_json),
         cache_key=bool(prompt_cache_key) and api.takes_cache_key,
         by_bill=own is not None,
         check_options=check_options,
+        options=dict(options),
+        api_name=name_of(api),
+        recorded_options=recorded(options),
     )
 
 
@@ -182,6 +205,11 @@ def api_of(api: object, client: object) -> ModelAPI:
         f"api is {api!r:.60}; pass {' or '.join(map(repr, _APIS))}, or an object of a class derived from "
         f"tokenmem.chat.ModelAPI"
     )
+
+
+def name_of(api: ModelAPI) -> str:
+    """By what name an API is on record: that by which it is chosen, or its class's."""
+    return _API_NAMES.get(type(api)) or type(api).__name__
 
 
 def _takes_tools(api: ModelAPI, client: object) -> bool:
@@ -229,7 +257,3 @@ def _stride(stride: object, window_limit: int) -> int | None:
     if stride == "eighth":
         return max(window_limit // 8, 1)
     return checked_number(stride, "stride", least=1)
-
-
-def _digest(instructions: str | None, tools_json: str | None) -> str:
-    return hashlib.sha256(f"{instructions!r}\0{tools_json}".encode()).hexdigest()

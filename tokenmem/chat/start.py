@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from tokenmem.chat.effects import Pause, TurnProcedure
 from tokenmem.chat.opening import Candidates, NothingFits, Opening, find, stored_at
 from tokenmem.chat.pricing import counts_apply
+from tokenmem.chat.recording import pending_call
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.settings import Settings, option_tokens
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
@@ -190,8 +191,7 @@ class TurnStarter:
         opening = yield from self.open(request, found, new, counter)
         asked = replace(request, expected_position=None) if repeats else request
         pending = self._pending(asked, new, opening.token_counts, counter)
-        revision = None if anyway or found is None else found.revision
-        call = self._call(opening, revision, found.key if found is not None else None)
+        call = pending_call(self.settings, request, opening, found, new, anyway=anyway)
         started = yield from self._write(pending, call, is_new=found is None)
         if started is None:
             return None
@@ -224,7 +224,8 @@ class TurnStarter:
         counter = self._counter_of(found)
         opening = yield from self.open(asked, found, (), counter)
         pending = self._pending(asked, (), (), counter)
-        started = yield from self._write(pending, self._call(opening), is_new=False)
+        call = pending_call(self.settings, request, opening, found, request.messages, anyway=True)
+        started = yield from self._write(pending, call, is_new=False)
         if started is None:
             raise no_conversation(request.conversation_id, self.procedures.scope)
         return StartedTurn(started, opening, opening.window, counter)
@@ -356,25 +357,6 @@ class TurnStarter:
             key=request.key,
             digest=digest(told) if request.key and told else "",
             expected_position=request.expected_position,
-        )
-
-    def _call(
-        self, opening: Opening, revision: int | None = None, key: KnownKey | None = None
-    ) -> PendingCall:
-        """The call, which begins only if the conversation is still at this revision."""
-        chosen, window = self.settings, opening.window
-        return PendingCall(
-            chosen.model,
-            window.first_position or None,
-            window.last_position or None,
-            opening.prompt.token_count + opening.extra,
-            chosen.instructions,
-            chosen.tools_json,
-            chosen.digest,
-            revision,
-            repeats=key is not None,
-            known_call=key.call_number if key is not None else None,
-            dead_call=key.call_number if key is not None and key.unfinished else None,
         )
 
     def _write(

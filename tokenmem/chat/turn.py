@@ -52,7 +52,6 @@ class Turns(TurnStarter):
 
     def turn(self, request: TurnRequest) -> TurnProcedure[Reply]:
         """Store what was said, ask the model, store its reply."""
-        self.settings.check_options(request.options)
         begun = yield from self.start(request)
         if isinstance(begun, StartedTurn):
             return (yield from self._call_model(request, begun))

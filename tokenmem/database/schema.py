@@ -236,14 +236,14 @@ def _llm_calls(metadata: sa.MetaData) -> None:
         ),
         _big("revision", "The conversation's revision that it read", nullable=True),
         _text("api", "The API that was asked: chat, responses or another", nullable=True),
-        _integer("token_limit", "The limit as the caller gave it, in tokens", nullable=True),
+        _big("token_limit", "The limit as the caller gave it, in tokens", nullable=True),
         sa.Column("options", json(), comment="The request's options that are numbers, flags or names"),
         sa.Column("metadata", json(), comment="The application's own JSON object"),
         _integer("cache_write_tokens", "Of the provider's count, written to its prompt cache", nullable=True),
         sa.Column(
             "pinned",
             json(),
-            comment="The positions of the pinned messages that were sent from before the window",
+            comment="The positions of the pinned messages that were sent from outside the window",
         ),
         sa.Column(
             "changes",

@@ -109,11 +109,14 @@ _SHARED = {
     c.forked_at, c.archived_at{in_utc}, c.keep""",
     "call_columns": """l.number, l.model, l.first_position, l.last_position, l.window_tokens, l.input_tokens,
     l.cached_tokens, l.output_tokens, l.reasoning_tokens, l.reply_position, l.reply_messages, l.latency_ms,
-    l.first_token_ms, l.finish_reason, l.status, l.error, l.request_id, l.created_at{in_utc}""",
+    l.first_token_ms, l.finish_reason, l.status, l.error, l.request_id, l.created_at{in_utc}, l.revision,
+    l.api, l.token_limit, l.options{as_text}, l.metadata{as_text}, l.cache_write_tokens, l.pinned{as_text},
+    l.changes{as_text}""",
     # In RETURNING SQLite takes no alias.
     "returned_call_columns": """number, model, first_position, last_position, window_tokens, input_tokens,
     cached_tokens, output_tokens, reasoning_tokens, reply_position, reply_messages, latency_ms,
-    first_token_ms, finish_reason, status, error, request_id, created_at{in_utc}""",
+    first_token_ms, finish_reason, status, error, request_id, created_at{in_utc}, revision, api, token_limit,
+    options{as_text}, metadata{as_text}, cache_write_tokens, pinned{as_text}, changes{as_text}""",
     # With which every statement says that the conversation, its alias c, has changed; time never goes back.
     "touched": """updated_at = {latest},
     recent_at = CASE WHEN c.recent_at > {short_of} THEN c.recent_at ELSE {latest} END""",

@@ -65,8 +65,12 @@ POSTGRESQL: Words = {
     "as_listed": "WITH ORDINALITY AS listed (item, number)",
     "item": "listed.item",
     "number": "listed.number",
+    # `{json_numbers}(array)` in FROM: a row for each number in it, none where it is NULL.
+    "json_numbers": lambda array: f"json_array_elements_text({array}) AS listed (value)",
+    "listed_number": "CAST(listed.value AS bigint)",
     # The lines of a group; on SQLite as the query below has them, so in the same order.
     "join_lines": lambda line, *order: f"string_agg({line}, E'\\n' ORDER BY {', '.join(order)})",
+    "true": "true",
     "day": lambda time: f"CAST({time} AT TIME ZONE 'UTC' AS date)",
     "seconds_ago": lambda seconds: f"statement_timestamp() - interval '{seconds} seconds'",
 }
@@ -83,7 +87,10 @@ SQLITE: Words = {
     # An element that is plain text stands in `value` without its quotes, so it is no JSON there.
     "item": "(CASE listed.type WHEN 'object' THEN listed.value END)",
     "number": "(listed.key + 1)",
+    "json_numbers": lambda array: f"json_each({array}) AS listed",
+    "listed_number": "listed.value",
     "join_lines": lambda line, *_order: f"group_concat({line}, char(10))",
+    "true": "1",
     "day": lambda time: f"substr({time}, 1, 10)",
     "seconds_ago": lambda seconds: f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{seconds} seconds')",
 }

@@ -202,6 +202,7 @@ class _ChainTurn(ModelAPI):
             window_limit=memory.max_token_limit,
             extra=0,
             token_limit=memory.max_token_limit,
+            api_name=type(self.chain).__name__,
             stride=None,
             start_on="message",
             counter=memory.counter,

@@ -13,7 +13,7 @@ from pkgutil import iter_modules
 from tokenmem import operations
 from tokenmem.database.schema import DEFAULT_SCHEMA
 from tokenmem.database.statements import Statement, as_sql
-from tokenmem.operations import append, end_call, snapshot, start_call, together
+from tokenmem.operations import append, end_call, record_call, snapshot, start_call, together
 
 
 def statements(dialect: str) -> Iterator[tuple[str, str]]:
@@ -40,10 +40,17 @@ def _built(dialect: str) -> Iterator[tuple[str, Statement]]:
         yield "append.append", together.as_one(append.TAKE_ANY, 1, (append.STORE_KEY,), "")
         yield "start_call.start", together.as_one(start_call.TAKE_UNCHANGED, 1, start_call.CHANGES, "")
         yield "end_call.end", together.as_one(end_call.TAKE_IF_OPEN, 1, end_call.CHANGES, end_call.OPEN)
+        recorded = (start_call.KEEP_PROMPT, record_call.RECORD[dialect])
+        yield "record_call.record_call", together.as_one(record_call.TAKE, 0, recorded, "")
         return
-    for name, take in (("append.append", append.TAKE_ANY), ("start_call.start", start_call.TAKE_UNCHANGED)):
+    for name, take in (
+        ("append.append", append.TAKE_ANY),
+        ("start_call.start", start_call.TAKE_UNCHANGED),
+        ("record_call.record_call", record_call.TAKE),
+    ):
         yield f"{name}, the conversation", Statement(take)
-    for change in (append.STORE_KEY, *start_call.CHANGES, *end_call.CHANGES):
+    changes = (*start_call.CHANGES, *end_call.CHANGES, record_call.RECORD[dialect])
+    for change in (append.STORE_KEY, *changes):
         yield f"{change.name}, where the conversation has been taken", together.with_taken_given(change.text)
 
 

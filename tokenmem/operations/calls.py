@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Row, Scope, Statement
+from tokenmem.database.statements import Parameters, Row, Scope, Statement
 from tokenmem.messages.message import Message
+from tokenmem.messages.values import dump_json, load_json
 from tokenmem.models import LLMCall, Window
 from tokenmem.operations.rows import NO_BOUND, as_stored, messages_of, no_conversation, utc
 
@@ -46,8 +48,14 @@ class FinishedCall:
 
 def call_of(conversation_id: str, columns: Row) -> LLMCall:
     """A call from `{call_columns}`."""
-    values = [conversation_id, *columns]
-    values[-1] = utc(values[-1])
+    *told, created_at, revision, api, token_limit, options, metadata, cache_write_tokens, pinned, changes = (
+        columns
+    )
+    loaded = (None if text is None else load_json(text) for text in (options, metadata, pinned, changes))
+    options, metadata, pinned, changes = loaded
+    beside = [revision, api, token_limit, options, metadata, cache_write_tokens]
+    values: list[Any] = [conversation_id, *told, utc(created_at), False, *beside]
+    values += [None if pinned is None else tuple(pinned), changes]
     return LLMCall(*values)
 
 
@@ -65,18 +73,46 @@ WHERE m.conversation_id = :id AND m.position BETWEEN :first AND :last ORDER BY 1
 """)
 
 
+_LISTED = """
+SELECT {message_columns} FROM {messages} m
+WHERE m.conversation_id = :id AND m.position IN ({positions})
+UNION ALL
+SELECT {message_columns} FROM {messages} m
+WHERE m.conversation_id = :id AND m.position BETWEEN :first AND :last
+"""
+_SENT_LISTED = {
+    "postgresql": Statement(
+        _LISTED,
+        positions="SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(:pinned AS json))",
+    ),
+    "sqlite": Statement(_LISTED, positions="SELECT value FROM json_each(:pinned)"),
+}
+
+
 def reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[Window, list[Message]]:
     """The window that a call saw, as it stands now, and the reply."""
     first, last = call.first_position or 0, call.last_position or 0
     reply_first = call.reply_position or 0
     reply_last = reply_first + (call.reply_messages or 1) - 1
     request = {"id": call.conversation_id, "first": first, "last": last}
-    sent = messages_of(_SENT.fetch(connection, scope, request))
+    sent = messages_of(_sent(connection, scope, call, request))
     reply = messages_of(
         _BETWEEN.fetch(connection, scope, request | {"first": reply_first, "last": reply_last})
     )
     tokens = sum(message.token_count for message in sent)
     return Window(tuple(sent), tokens, tokens, first, last, 0), reply
+
+
+def _sent(connection: sa.Connection, scope: Scope, call: LLMCall, request: Parameters) -> list[Row]:
+    """The rows of what a call sent, where they are still there: the pinned ones, then the others."""
+    if call.pinned is None:
+        return _SENT.fetch(connection, scope, request)
+    if not call.pinned:
+        return _BETWEEN.fetch(connection, scope, request)
+    listed = {**request, "pinned": dump_json(call.pinned)}
+    rows = _SENT_LISTED[connection.dialect.name].fetch(connection, scope, listed)
+    order = {position: place for place, position in enumerate(call.pinned)}
+    return sorted(rows, key=lambda row: (order.get(row[0], len(order)), row[0]))
 
 
 _OF_NUMBER = Statement("""

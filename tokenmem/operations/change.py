@@ -12,7 +12,7 @@ from tokenmem.errors import ConversationExists, InvalidArgument, InvalidMessage
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Conversation
-from tokenmem.operations import several
+from tokenmem.operations import several, versions
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.rows import (
     first_revision,
@@ -39,10 +39,13 @@ def edit(
     token_count: int,
     token_counter: str,
     pinned: bool | None,
+    *,
+    keep_version: bool,
 ) -> Message | CounterMismatch:
     """Put a checked message in the place of another, and move the totals behind it.
 
     The data beside the place stays, unless the message comes with its own.
+    Where it says something else and `keep_version` is true, what it replaces stays as a version.
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
@@ -58,6 +61,8 @@ def edit(
         raise InvalidMessage(
             f"message {position} is pinned and would become a {message.kind}; unpin it first"
         )
+    if keep_version:
+        versions.keep(connection, scope, conversation_id, old, message)
     place = {"id": conversation_id, "position": position}
     new = values_of(message, token_count) | {"pinned": pinned, "metadata": metadata_text(message)}
     _REPLACE.run(connection, scope, place | new)

@@ -30,12 +30,13 @@ class Outcome:
     cached_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 _OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, request_id = :request_id,
     latency_ms = :latency_ms, first_token_ms = :first_token_ms, input_tokens = :input_tokens,
     cached_tokens = :cached_tokens, output_tokens = :output_tokens, reasoning_tokens = :reasoning_tokens,
-    alive_at = NULL"""
+    cache_write_tokens = :cache_write_tokens, alive_at = NULL"""
 _END = Statement(
     """
 UPDATE {llm_calls} SET {outcome}

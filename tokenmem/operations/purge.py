@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Parameters, Scope, Statement
 from tokenmem.errors import ConversationNotFound
 from tokenmem.models import Conversation, Purged
-from tokenmem.operations import several
+from tokenmem.operations import several, versions
 from tokenmem.operations.calls import LEASE
 from tokenmem.operations.rows import lock_conversation, read_conversation
 
@@ -51,7 +51,7 @@ _COUNT_OLD = {(by,): Statement(_OLD, time=time) for by, time in TIMES.items()}
 _UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated_at < {ago}")
 # Only differences of running totals count, so the rows that stay are left as they are.
 _DELETE_UP_TO = [
-    Statement("DELETE FROM {message_versions} WHERE conversation_id = :id AND position <= :position"),
+    versions.DELETE_UP_TO,
     Statement("DELETE FROM {messages} WHERE conversation_id = :id AND position <= :position"),
     # A key whose reply stays, or is being made, is still known.
     Statement("""

@@ -5,6 +5,7 @@ The call's row says "cancelled, not ended" in case nobody comes back (docs/adr/0
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -28,8 +29,14 @@ class PendingCall:
         instructions: what the model is told before the messages.
         tools: the tools' schemas as JSON text.
         prompt_digest: tells these instructions and tools from others; None where there are none.
-        revision: the conversation's revision that the prompt was made of; None begins the call whatever has
-            changed since.
+        read_revision: the conversation's revision that the prompt was made of; 0 where there was none.
+        anyway: begin the call whatever has changed since.
+        api: by what name the API is on record.
+        token_limit: as the caller gave it, in tokens.
+        options: the request's named scalars as JSON text, or None.
+        metadata: what the caller gave with the call as JSON text, or None.
+        pinned: the positions of the pinned messages that are sent from outside the window's, as JSON text.
+        changes: what is sent otherwise than it is stored as JSON text, or None.
         repeats: the request's key is known: what it has stored stays, and its newest call is this one, unless
             another process has begun one meanwhile.
         known_call: the number of the key's newest call until now, or None.
@@ -43,7 +50,14 @@ class PendingCall:
     instructions: str | None = None
     tools: str | None = None
     prompt_digest: str | None = None
-    revision: int | None = None
+    read_revision: int = 0
+    anyway: bool = False
+    api: str | None = None
+    token_limit: int | None = None
+    options: str | None = None
+    metadata: str | None = None
+    pinned: str = "[]"
+    changes: str | None = None
     repeats: bool = False
     known_call: int | None = None
     dead_call: int | None = None
@@ -101,7 +115,7 @@ UPDATE {llm_calls} AS l SET alive_at = NULL, error = :died
 FROM taken WHERE l.conversation_id = :id AND l.number = :dead_call AND l.alive_at IS NOT NULL
 """,
 )
-_KEEP_PROMPT = Change(
+KEEP_PROMPT = Change(
     "kept",
     """
 INSERT INTO {call_prompts} (conversation_id, digest, instructions, tools)
@@ -113,16 +127,26 @@ _RECORD_CALL = Change(
     "recorded",
     """
 INSERT INTO {llm_calls} (conversation_id, number, model, first_position, last_position, window_tokens,
-    status, error, prompt_digest, alive_at, created_at)
+    status, error, prompt_digest, alive_at, created_at, revision, api, token_limit, options, metadata, pinned,
+    changes)
 SELECT :id, taken_call, :model, CAST(:first AS bigint), CAST(:last AS bigint), :window_tokens,
-    'cancelled', :unfinished, CAST(:prompt_digest AS text), taken_at, taken_at
+    'cancelled', :unfinished, CAST(:prompt_digest AS text), taken_at, taken_at, CAST(:read AS bigint),
+    CAST(:api AS text), CAST(:token_limit AS bigint), CAST(:options AS {json}),
+    CAST(:call_metadata AS {json}), CAST(:pinned AS {json}), CAST(:changed AS {json})
 FROM taken
 """,
 )
 
 
-CHANGES = (_STORE_KEY, _KEEP_PROMPT, _RECORD_CALL)
+CHANGES = (_STORE_KEY, KEEP_PROMPT, _RECORD_CALL)
 """What a first call of a keyed request changes beside the conversation's row and its messages."""
+
+
+def prompt_digest(instructions: str | None, tools: str | None) -> str | None:
+    """What tells instructions and tools, as JSON text, from others; None where there are neither."""
+    if instructions is None and tools is None:
+        return None
+    return hashlib.sha256(f"{instructions!r}\0{tools}".encode()).hexdigest()
 
 
 def start(
@@ -144,11 +168,13 @@ def start(
         None where the conversation has changed since, or another process has begun to answer the same
         request; nothing is stored then.
     """
-    tokens = sum(pending.token_counts)
+    tokens, stores = sum(pending.token_counts), int(bool(pending.messages))
     keeps_key = pending.key is not None and not call.repeats
-    parameters = head_of(pending, tokens) | {
-        "changes": int(bool(pending.messages)),
-        "revision": call.revision,
+    head = head_of(pending, tokens)
+    parameters = head | {
+        "changes": stores,
+        "revision": None if call.anyway else call.read_revision,
+        "read": head["first_revision"] if is_new else call.read_revision + stores,
         "known_call": call.known_call,
         "dead_call": call.dead_call,
         "died": DIED,
@@ -160,12 +186,18 @@ def start(
         "instructions": call.instructions,
         "tools": call.tools,
         "prompt_digest": call.prompt_digest,
+        "api": call.api,
+        "token_limit": call.token_limit,
+        "options": call.options,
+        "call_metadata": call.metadata,
+        "pinned": call.pinned,
+        "changed": call.changes,
     }
     changes = (
         *((_STORE_KEY,) if keeps_key else ()),
         *((_SET_KEY,) if call.repeats else ()),
         *((_MARK_DEAD,) if call.dead_call is not None else ()),
-        *((_KEEP_PROMPT,) if call.prompt_digest is not None else ()),
+        *((KEEP_PROMPT,) if call.prompt_digest is not None else ()),
         _RECORD_CALL,
     )
     take = _TAKE_NEW if is_new else TAKE_UNCHANGED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -36,6 +37,13 @@ WITH chosen AS MATERIALIZED (
     SELECT conversation_id, count(*) AS message_count, max(position) AS newest,
         max(tokens_before + token_count) AS total_tokens
     FROM followed GROUP BY conversation_id
+), stood AS (
+    SELECT v.conversation_id, v.position, v.version, v.since_revision, v.replaced_at_revision,
+        COALESCE(lag(v.replaced_at_revision)
+            OVER (PARTITION BY v.conversation_id, v.position ORDER BY v.version), 0) AS expected
+    FROM {message_versions} v
+    WHERE v.conversation_id > :after AND v.conversation_id <= :last
+        AND v.conversation_id IN (SELECT id FROM chosen) AND v.part = 1
 )
 SELECT conversation_id, position, 'running total behind it', tokens_before + token_count, next_before
 FROM followed WHERE next_before <> tokens_before + token_count
@@ -54,6 +62,23 @@ UNION ALL
 SELECT c.id, NULL, 'last_position', t.newest, c.last_position
 FROM chosen c JOIN counted t ON t.conversation_id = c.id WHERE c.last_position < t.newest
 UNION ALL
+SELECT c.id, NULL, 'last_call', max(l.number), c.last_call
+FROM chosen c JOIN {llm_calls} l ON l.conversation_id = c.id
+WHERE l.conversation_id > :after AND l.conversation_id <= :last
+GROUP BY c.id, c.last_call HAVING max(l.number) > c.last_call
+UNION ALL
+SELECT conversation_id, position, 'since_revision of version ' || version, expected, since_revision
+FROM stood WHERE since_revision <> expected
+UNION ALL
+SELECT conversation_id, position, 'replaced_at_revision of version ' || version, since_revision + 1,
+    replaced_at_revision
+FROM stood WHERE replaced_at_revision <= since_revision
+UNION ALL
+SELECT v.conversation_id, v.position, 'versions without a message', 0, count(*)
+FROM stood v WHERE NOT EXISTS (
+    SELECT 1 FROM {messages} m WHERE m.conversation_id = v.conversation_id AND m.position = v.position)
+GROUP BY v.conversation_id, v.position
+UNION ALL
 SELECT m.conversation_id, NULL, 'messages without a conversation', 0, count(*)
 FROM {messages} m
 WHERE m.conversation_id > :after AND m.conversation_id <= :last
@@ -71,11 +96,7 @@ GROUP BY v.conversation_id, v.position
 """
 # Behind the last conversation there is no upper bound; with an OR SQLite would see none in any range.
 _VERIFY = Statement(_CHECK)
-_VERIFY_REST = Statement(
-    _CHECK.replace("AND c.id <= :last", "")
-    .replace("AND m.conversation_id <= :last", "")
-    .replace("AND v.conversation_id <= :last", "")
-)
+_VERIFY_REST = Statement(re.sub(r"AND \w+\.(conversation_)?id <= :last", "", _CHECK))
 
 # What the lists by recency rely on, and what a fork knows of where it comes from.
 _CHECK_ROWS = """

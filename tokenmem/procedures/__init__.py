@@ -19,6 +19,7 @@ from tokenmem.procedures.messages import MessageProcedures
 from tokenmem.procedures.organizing import OrganizingProcedures
 from tokenmem.procedures.reading import ReadingProcedures
 from tokenmem.procedures.retention import RetentionProcedures
+from tokenmem.procedures.versions import VersionProcedures
 
 __all__ = ["Procedures", "resolve_counter"]
 
@@ -30,6 +31,7 @@ class Procedures(
     MessageProcedures,
     ReadingProcedures,
     ChangingProcedures,
+    VersionProcedures,
     CallProcedures,
     RetentionProcedures,
 ):
@@ -38,6 +40,7 @@ class Procedures(
     Attributes:
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
+        keep_versions: whether edits keep what they replace.
     """
 
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:

@@ -33,10 +33,12 @@ class BaseProcedures:
     Attributes:
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
+        keep_versions: whether edits keep what they replace.
     """
 
     counter: TokenCounter
     scope: Scope = field(default_factory=Scope)
+    keep_versions: bool = True
 
     def for_owner(self, owner: str) -> Self:
         """The procedures of a store for one owner's conversations only."""

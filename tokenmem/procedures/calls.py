@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenmem.arguments import checked_name, optional_number
-from tokenmem.execution.effects import Procedure
+from tokenmem.execution.effects import Procedure, with_retries
 from tokenmem.models import LLMCall
-from tokenmem.operations import calls
+from tokenmem.operations import calls, record_call
 from tokenmem.procedures.base import BaseProcedures, unless_missing
+from tokenmem.procedures.checked_calls import checked_call
 
 
 class CallProcedures(BaseProcedures):
@@ -26,3 +29,8 @@ class CallProcedures(BaseProcedures):
             bool(newest_first),
         )
         return unless_missing(found, missing, [])
+
+    def record_call(self, conversation_id: str, **told: object) -> Procedure[LLMCall]:
+        """Put a call on record that the application has made itself."""
+        write = self.write_of(record_call.record_call, checked_call(conversation_id, **told))
+        return with_retries(replace(write, one_statement=True))

@@ -165,7 +165,11 @@ class MessageProcedures(BaseProcedures):
         conversation = yield from self.read(read_conversation, conversation_id)
 
         def store(counts: list[int], name: str) -> Write[Message | CounterMismatch]:
-            return self.write_of(change.edit, conversation_id, position, parsed, counts[0], name, pinned)
+            return self.write_of(
+                change.edit,
+                *(conversation_id, position, parsed, counts[0], name, pinned),
+                keep_version=self.keep_versions,
+            )
 
         counting = self.counter_of(conversation.token_counter)
         return (yield from self.count_and_write([parsed], counting, store))

@@ -18,6 +18,9 @@ _WHOLE = frozenset({"id", "type", "role", "name", "format"})
 """What a stream sends whole, some servers with every piece, or empty with every later one."""
 
 
+_CACHE_WRITES = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
+
+
 class Usage(TypedDict, total=False):
     """What a provider bills, in tokens; None or no key for what it does not tell.
 
@@ -26,10 +29,12 @@ class Usage(TypedDict, total=False):
         cached_tokens: how many of these came from a cache.
         output_tokens: the reply, reasoning included.
         reasoning_tokens: how many of these were spent on reasoning.
+        cache_write_tokens: how many of the prompt's were written to a cache, where that is billed.
     """
 
     input_tokens: int | None
     cached_tokens: int | None
+    cache_write_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
 
@@ -136,6 +141,7 @@ def usage_of(usage: object, given: str, told: str) -> Usage:
     return {
         "input_tokens": _count(usage.get(f"{given}_tokens")),
         "cached_tokens": _count(_inside(usage, f"{given}_tokens_details", "cached_tokens")),
+        "cache_write_tokens": _cache_writes(usage, _details(usage, f"{given}_tokens_details")),
         "output_tokens": _count(usage.get(f"{told}_tokens")),
         "reasoning_tokens": _count(_inside(usage, f"{told}_tokens_details", "reasoning_tokens")),
     }
@@ -147,14 +153,25 @@ def _counts(usage: Usage | None) -> Usage:
     return {
         "input_tokens": _count(given.get("input_tokens")),
         "cached_tokens": _count(given.get("cached_tokens")),
+        "cache_write_tokens": _count(given.get("cache_write_tokens")),
         "output_tokens": _count(given.get("output_tokens")),
         "reasoning_tokens": _count(given.get("reasoning_tokens")),
     }
 
 
-def _inside(usage: Mapping[str, object], name: str, key: str) -> object:
+def _details(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
     details = usage.get(name)
-    return details.get(key) if isinstance(details, Mapping) else None
+    return details if isinstance(details, Mapping) else {}
+
+
+def _inside(usage: Mapping[str, object], name: str, key: str) -> object:
+    return _details(usage, name).get(key)
+
+
+def _cache_writes(usage: Mapping[str, object], details: Mapping[str, object]) -> int | None:
+    """OpenAI bills none; servers in front of other providers tell them by either name, in either place."""
+    found = (place.get(name) for place in (details, usage) for name in _CACHE_WRITES)
+    return next((count for count in map(_count, found) if count is not None), None)
 
 
 def _count(value: object) -> int | None:

@@ -1,0 +1,91 @@
+"""What is put on record of a call when it begins: pure work over what is about to be sent."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import takewhile
+
+from tokenmem.chat.opening import JoinedRows, Opening
+from tokenmem.chat.prompt import changes_of
+from tokenmem.chat.requests import TurnRequest
+from tokenmem.chat.settings import Settings
+from tokenmem.messages.message import Message
+from tokenmem.messages.values import JSONObject, dump_json
+from tokenmem.models import Window, rows_of
+from tokenmem.operations.snapshot import Snapshot
+from tokenmem.operations.start_call import PendingCall
+
+_IS_PINNED = operator.itemgetter(6)  # of a row of {message_columns}
+
+
+def pending_call(
+    settings: Settings,
+    request: TurnRequest,
+    opening: Opening,
+    found: Snapshot | None,
+    new: Sequence[Message],
+    *,
+    anyway: bool,
+) -> PendingCall:
+    """The call of a turn, ready to begin.
+
+    Args:
+        settings: the chat's.
+        request: the turn's.
+        opening: what is sent.
+        found: the conversation as the prompt was made of it.
+        new: the turn's own messages, with which what is sent ends.
+        anyway: begin it whatever has changed since.
+    """
+    window = opening.window
+    key = found.key if found is not None else None
+    pinned, changes = pinned_outside(window), changes_in(opening, request.given, new)
+    return PendingCall(
+        settings.model,
+        window.first_position or None,
+        window.last_position or None,
+        opening.prompt.token_count + opening.extra,
+        settings.instructions,
+        settings.tools_json,
+        settings.digest,
+        read_revision=found.revision if found is not None else 0,
+        anyway=anyway or found is None,
+        api=settings.api_name,
+        token_limit=settings.token_limit,
+        options=settings.recorded(request.options),
+        metadata=request.metadata,
+        pinned=dump_json(pinned) if pinned else "[]",
+        changes=dump_json(changes) if changes else None,
+        repeats=key is not None,
+        known_call=key.call_number if key is not None else None,
+        dead_call=key.call_number if key is not None and key.unfinished else None,
+    )
+
+
+def pinned_outside(window: Window) -> list[int]:
+    """The positions of the pinned messages that a window sends from outside its run of newest ones."""
+    rows, first, last = rows_of(window), window.first_position, window.last_position
+    if not isinstance(rows, JoinedRows):
+        return [each.position for each in window.messages if not first <= each.position <= last]
+    leading = takewhile(_IS_PINNED, rows.rows.rows)
+    return [row[0] for row in leading if not first <= row[0] <= last]
+
+
+def changes_in(opening: Opening, given: Sequence[Message], new: Sequence[Message]) -> list[JSONObject]:
+    """What is sent otherwise than it is stored, and what was cut before it was stored.
+
+    Args:
+        opening: what is sent.
+        given: a turn's new messages as the caller gave them, where they may have been cut.
+        new: as they are stored.
+    """
+    window, prepared = opening.window, opening.prompt.prepared
+    changes = changes_of(window.messages, prepared) if prepared is not None else []
+    if len(given) == len(new):
+        pairs = enumerate(zip(given, new, strict=True), window.last_position - len(new) + 1)
+        changes += [
+            {"position": position, "change": "cut"} for position, (one, other) in pairs if one is not other
+        ]
+        changes.sort(key=operator.itemgetter("position"))
+    return changes
