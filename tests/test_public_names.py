@@ -84,8 +84,6 @@ def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
         (errors.MessageNotFound, errors.InvalidArgument),
         (errors.MessageNotFound, LookupError),
         (errors.ConversationNotFound, LookupError),
-        (errors.MessageNotFound, LookupError),
-        (errors.MessageNotFound, errors.InvalidArgument),
         (errors.DatabaseUnavailable, errors.DatabaseError),
         (errors.MissingExtra, ImportError),
     ],
