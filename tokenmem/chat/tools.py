@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Literal
 
 from tokenmem.arguments import checked_choice, checked_number
-from tokenmem.chat.apis.replies import scrubbed
 from tokenmem.chat.effects import Invocation, Invoke, TurnProcedure
 from tokenmem.chat.prompt import calls_beside, unanswered
 from tokenmem.chat.requests import Check, TurnRequest

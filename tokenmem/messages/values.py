@@ -23,11 +23,16 @@ MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
 
 
-def check_json(value: object, where: str) -> None:
+def check_json(value: object, where: str, *, any_text: bool = False) -> None:
     """Check that JSON text can carry the value and give back an equal one, on both engines.
 
     NUL characters and lone surrogates are refused: PostgreSQL's text holds neither, and SQLite's own
     functions cut a text at its first NUL.
+
+    Args:
+        value: the value.
+        where: what the error calls it.
+        any_text: let these pass too, for texts that will be escaped.
 
     Raises:
         InvalidMessage: it cannot; the text names the place and the remedy.
@@ -38,14 +43,16 @@ def check_json(value: object, where: str) -> None:
     while pending:
         item, path, depth = pending.pop()
         if isinstance(item, str):
-            check_text(item, path)
+            if not any_text:
+                check_text(item, path)
         elif isinstance(item, dict):
             if depth >= MAX_NESTING:
                 raise InvalidMessage(f"{where} nests deeper than {MAX_NESTING} levels; flatten it")
             for key, inner in item.items():
                 if not isinstance(key, str):
                     raise InvalidMessage(f"{path} has a key of type {type(key).__name__}; JSON keys are text")
-                check_text(key, f"a key of {path}")
+                if not any_text:
+                    check_text(key, f"a key of {path}")
                 pending.append((inner, _inside(path, key), depth + 1))
         elif isinstance(item, list):
             if depth >= MAX_NESTING:

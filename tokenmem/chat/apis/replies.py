@@ -12,6 +12,7 @@ from typing import Self, TypedDict
 from tokenmem.messages.calls import ToolCall, answered_ids, called_function, tool_calls
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_message, parse_partial
+from tokenmem.messages.unstorable import scrubbed
 from tokenmem.messages.values import JSONObject, JSONValue, check_text
 
 _WHOLE = frozenset({"id", "type", "role", "name", "format"})
@@ -291,19 +292,3 @@ def storable(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def scrubbed(value: JSONValue) -> JSONValue:
-    """A model's JSON with what databases cannot hold put in other words: a reply is not lost for a NUL.
-
-    NUL and halves of surrogate pairs become U+FFFD, the sign for what could not be read.
-    """
-    if isinstance(value, str):
-        if value.isascii() and "\0" not in value:
-            return value
-        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [scrubbed(item) for item in value]
-    if isinstance(value, dict):
-        return {scrubbed(key): scrubbed(item) for key, item in value.items()}
-    return value

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tokenmem.callables import is_wrapped, keyword_parameters
 from tokenmem.chat.apis.interface import Client, Endpoint, Event, ModelAPI, Response, StreamReader
-from tokenmem.chat.apis.replies import Answer, is_stream, plain, request_id_of, scrubbed, usage_of
+from tokenmem.chat.apis.replies import Answer, is_stream, plain, request_id_of, usage_of
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.counting.model_rules import family_of
 from tokenmem.errors import InvalidMessage, ModelError
@@ -14,6 +14,7 @@ from tokenmem.messages.conversions import has_item_form, response_items, respons
 from tokenmem.messages.items import without_repeated_items
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_message, parse_messages, parse_partial
+from tokenmem.messages.unstorable import scrubbed
 from tokenmem.messages.values import JSONObject, JSONValue
 
 _ENCRYPTED_REASONING = "reasoning.encrypted_content"
