@@ -22,7 +22,8 @@ from tokenmem.execution.runners import (
     GreenletRunner,
     ThreadRunner,
 )
-from tokenmem.procedures import Procedures, resolve_counter
+from tokenmem.messages.parsing import Unstorable
+from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
 from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
 from tokenmem.store_methods.async_conversations import AsyncConversationMethods
@@ -40,6 +41,7 @@ class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods
         url: as for Store; an engine of your own is an AsyncEngine, for SQLite also a plain Engine.
         counter: as for Store.
         schema: as for Store.
+        unstorable: as for Store.
 
     Raises:
         InvalidArgument: the URL or the schema is wrong.
@@ -52,6 +54,7 @@ class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods
         *,
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
+        unstorable: Unstorable = "refuse",
     ) -> None:
         self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
@@ -59,7 +62,7 @@ class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods
         self._runner = self._connections
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        self._procedures = Procedures(resolve_counter(counter), scope)
+        self._procedures = Procedures(resolve_counter(counter), scope, checked_unstorable(unstorable))
 
     async def upgrade(self, revision: str = "head") -> None:
         return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))

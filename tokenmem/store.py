@@ -17,7 +17,8 @@ from tokenmem.database.engine import (
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner
-from tokenmem.procedures import Procedures, resolve_counter
+from tokenmem.messages.parsing import Unstorable
+from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
 from tokenmem.store_methods.calls import CallMethods
 from tokenmem.store_methods.conversations import ConversationMethods
 from tokenmem.store_methods.messages import MessageMethods
@@ -36,6 +37,9 @@ class Store(ConversationMethods, MessageMethods, CallMethods):
         counter: the token counter of new conversations: a name ("o200k_base", "cl100k_base", a model's
             name) or an object of your own. A conversation keeps the counter that it began with.
         schema: the PostgreSQL schema, "tokenmem" unless given.
+        unstorable: what becomes of messages with NUL characters or halves of surrogate pairs, which no
+            database holds: "refuse" them, or "escape" their texts. A Chat keeps replies with U+FFFD in their
+            place, or as they came, escaped.
 
     Raises:
         InvalidArgument: the URL or the schema is wrong.
@@ -48,6 +52,7 @@ class Store(ConversationMethods, MessageMethods, CallMethods):
         *,
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
+        unstorable: Unstorable = "refuse",
     ) -> None:
         self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
@@ -55,7 +60,7 @@ class Store(ConversationMethods, MessageMethods, CallMethods):
         self._connections = EngineRunner(self._engine, single)
         self._runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        self._procedures = Procedures(resolve_counter(counter), scope)
+        self._procedures = Procedures(resolve_counter(counter), scope, checked_unstorable(unstorable))
 
     def upgrade(self, revision: str = "head") -> None:
         """Create the tables, or migrate them; safe when many processes start at once.

@@ -48,7 +48,11 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         **options: Any,
     ) -> Reply:
         request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+            conversation_id,
+            user_messages(message, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
         )
         return await self._run(self._turns.turn(request))
 
@@ -62,7 +66,12 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
         request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
+            conversation_id,
+            user_messages(message, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
+            stream=True,
         )
         self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.turn(request))
@@ -77,7 +86,11 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         **options: Any,
     ) -> Reply:
         request = TurnRequest(
-            conversation_id, result_messages(results), idempotency_key, expected_position, options
+            conversation_id,
+            result_messages(results, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
         )
         return await self._run(self._turns.answer_calls(request))
 
@@ -90,7 +103,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         expected_position: int | None = None,
         **options: Any,
     ) -> AsyncGenerator[str | Reply, None]:
-        messages = result_messages(results)
+        messages = result_messages(results, self._unstorable)
         request = TurnRequest(
             conversation_id, messages, idempotency_key, expected_position, options, stream=True
         )
@@ -110,7 +123,11 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
         **options: Any,
     ) -> Reply:
         request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+            conversation_id,
+            user_messages(message, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
         )
         return await self._run(self._turns.run(request, functions, max_calls, on_error))
 

@@ -13,6 +13,7 @@ from tokenmem.chat.settings import API, Oversized, Stride, api_of, settings_of
 from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.runners import AsyncBoundRunner, BoundRunner
+from tokenmem.messages.parsing import Unstorable
 from tokenmem.store import Store
 
 S = TypeVar("S", Store, AsyncStore)
@@ -124,6 +125,11 @@ class BaseChat(Generic[S, OpenAIClient]):
         other._client = self._client
         other._turns = ResultTurns(other.store._procedures, self._turns.settings)
         return other
+
+    @property
+    def _unstorable(self) -> Unstorable:
+        """What the store does about characters that databases cannot hold."""
+        return self._turns.procedures.unstorable
 
     @property
     def _endpoint(self) -> Endpoint:

@@ -91,7 +91,11 @@ class Chat(BaseChat[Store, "OpenAI"]):
             Whatever the client raises, unchanged; the call is recorded.
         """
         request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+            conversation_id,
+            user_messages(message, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
         )
         return self._run(self._turns.turn(request))
 
@@ -110,7 +114,12 @@ class Chat(BaseChat[Store, "OpenAI"]):
         forgetting it does. What closes an AsyncChat's at once is `contextlib.aclosing`.
         """
         request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options, stream=True
+            conversation_id,
+            user_messages(message, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
+            stream=True,
         )
         self._turns.settings.check_options(options)  # before anybody iterates
         return self._stream(self._turns.turn(request))
@@ -141,7 +150,11 @@ class Chat(BaseChat[Store, "OpenAI"]):
             What `send` raises.
         """
         request = TurnRequest(
-            conversation_id, result_messages(results), idempotency_key, expected_position, options
+            conversation_id,
+            result_messages(results, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
         )
         return self._run(self._turns.answer_calls(request))
 
@@ -155,7 +168,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         **options: Any,
     ) -> Generator[str | Reply, None, None]:
         """As `send_tool_results`, but yield the text as it comes, and then the Reply."""
-        messages = result_messages(results)
+        messages = result_messages(results, self._unstorable)
         request = TurnRequest(
             conversation_id, messages, idempotency_key, expected_position, options, stream=True
         )
@@ -195,7 +208,11 @@ class Chat(BaseChat[Store, "OpenAI"]):
             What `send` and `send_tool_results` raise.
         """
         request = TurnRequest(
-            conversation_id, user_messages(message), idempotency_key, expected_position, options
+            conversation_id,
+            user_messages(message, self._unstorable),
+            idempotency_key,
+            expected_position,
+            options,
         )
         return self._run(self._turns.run(request, functions, max_calls, on_error))
 

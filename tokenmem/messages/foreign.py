@@ -3,13 +3,13 @@
 Without this a dict with a `type` and no role would be taken for an item of the Responses API, and one whose
 text stands in another place for a message that says nothing.
 
-- LangChain: `{"type": "human", "data": {…}}`, `{"type": "human", "content": …}`, `{"lc": 1, …}` and its objects
-  are translated.
+- LangChain (`{"type": "human", "data": {…}}`, `{"type": "human", "content": …}`, `{"lc": 1, …}`, its
+  objects): translated.
 - Vercel's AI SDK (`{"role": "user", "parts": [{"type": "text", …}]}`), Google's Gemini (`{"role": "model",
-  "parts": [{"text": …}]}`), LlamaIndex (`{"role": "user", "blocks": [{"block_type": "text", …}]}`): translated
-  where they are text alone, else refused.
-- Refused: pydantic-ai, Google's ADK, AutoGen, Semantic Kernel; content blocks of Anthropic's, a tool's call or
-  its schema, each alone.
+  "parts": [{"text": …}]}`), LlamaIndex (`{"role": "user", "blocks": [{"block_type": "text", …}]}`):
+  translated where they are text alone, else refused.
+- pydantic-ai, Google's ADK, AutoGen, Semantic Kernel, and content blocks of Anthropic's, a tool's call or its
+  schema, each alone: refused.
 
 What a translated message holds besides is kept in its metadata, under the framework's name.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from tokenmem.messages.unstorable import ESCAPED, unescaped
+from tokenmem.messages.unstorable import ESCAPED, scrubbed, unescaped
 from tokenmem.messages.values import JSONObject, JSONValue
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -252,6 +252,16 @@ def split_message(given: JSONObject) -> tuple[str | None, JSONObject | None]:
 def _is_output(item: JSONObject) -> bool:
     """Whether it is an item of the Responses API that holds what a tool returned."""
     return str(item.get("type")).endswith("_output")
+
+
+def as_sent(message: Message) -> Message:
+    """The message with U+FFFD where it holds what no database does: not every client can send that either."""
+    if not is_escaped(message):
+        return message
+    payload = scrubbed(
+        unescaped({key: value for key, value in (message.payload or {}).items() if key != ESCAPED})
+    )
+    return replace(message, content=scrubbed(unescaped(message.content)), payload=payload)
 
 
 def with_text(message: Message, text: str) -> Message:

@@ -1,8 +1,8 @@
 """Characters that no database holds: NUL, and halves of surrogate pairs. Refused, escaped, or replaced.
 
 An escaped text has `ESCAPE` and four hexadecimal digits in the place of each, and `ESCAPE` twice where the
-text has it itself, so that `unescaped` gives back the text that went in. A message whose texts are escaped says
-so by the mark `ESCAPED` in its payload: others are stored as they come, whatever stands in them.
+text has it itself, so that `unescaped` gives back the text that went in. A message whose texts are escaped
+says so by the mark `ESCAPED` in its payload: others are stored as they come, whatever stands in them.
 """
 
 from __future__ import annotations

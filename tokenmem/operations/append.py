@@ -138,7 +138,7 @@ def append(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> A
     except IntegrityError as error:
         if pending.key is None or getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
             raise
-        raise _overtaken(pending.conversation_id) from None
+        raise overtaken(pending.conversation_id) from None
     if taken is None:
         return why_not(connection, scope, pending)
     last_position, total_tokens = taken
@@ -205,7 +205,7 @@ def head_of(pending: PendingAppend, tokens: int) -> dict[str, object]:
     }
 
 
-def _overtaken(conversation_id: str) -> WriteConflict:
+def overtaken(conversation_id: str) -> WriteConflict:
     """Another process changed the conversation in between."""
     return WriteConflict(f"conversation {conversation_id!r} is being changed by another process; try again")
 
@@ -220,7 +220,7 @@ def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> 
             raise PositionConflict(
                 pending.conversation_id, expected_position=pending.expected_position, last_position=0
             )
-        raise _overtaken(pending.conversation_id)
+        raise overtaken(pending.conversation_id)
     owner, token_counter, last_position, total_tokens, first_stored, last_stored, digest, tokens = rows[0]
     if pending.owner is not None and owner != pending.owner:
         raise ConversationNotFound(
@@ -240,4 +240,4 @@ def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> 
         )
     if token_counter != pending.token_counter:
         return CounterMismatch(token_counter)
-    raise _overtaken(pending.conversation_id)
+    raise overtaken(pending.conversation_id)

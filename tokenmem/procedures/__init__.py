@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from tokenmem.database import migrate
 from tokenmem.database.engine import use_write_ahead_log
 from tokenmem.execution.effects import Procedure, Read, Write, perform, with_retries
-from tokenmem.procedures.base import resolve_counter
+from tokenmem.procedures.base import checked_unstorable, resolve_counter
 from tokenmem.procedures.calls import CallProcedures
 from tokenmem.procedures.conversations import ConversationProcedures
 from tokenmem.procedures.messages import MessageProcedures
 
-__all__ = ["Procedures", "resolve_counter"]
+__all__ = ["Procedures", "checked_unstorable", "resolve_counter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Procedures(ConversationProcedures, MessageProcedures, CallProcedures):
     Attributes:
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
+        unstorable: what becomes of messages with characters that databases cannot hold.
     """
 
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar, get_args
 
 import sqlalchemy as sa
 
-from tokenmem.arguments import checked_name, optional_name
+from tokenmem.arguments import checked_choice, checked_name, optional_name
 from tokenmem.counting.counters import TokenCounter, counter_named
 from tokenmem.database.statements import Scope
 from tokenmem.errors import InvalidArgument, UnknownTokenCounter
 from tokenmem.execution.effects import Procedure, Read, Write, count, perform, with_retries
 from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import Unstorable
 from tokenmem.operations.append import CounterMismatch
 
 T = TypeVar("T")
@@ -32,10 +33,12 @@ class BaseProcedures:
     Attributes:
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
+        unstorable: what becomes of messages with characters that databases cannot hold.
     """
 
     counter: TokenCounter
     scope: Scope = field(default_factory=Scope)
+    unstorable: Unstorable = "refuse"
 
     def for_owner(self, owner: str) -> Self:
         """The procedures of a store for one owner's conversations only."""
@@ -102,6 +105,16 @@ class BaseProcedures:
                 f"open the store with that counter, Store(counter=…), or recount the conversation"
             )
         return found
+
+
+def checked_unstorable(value: object) -> Unstorable:
+    """What becomes of messages with characters that databases cannot hold.
+
+    Raises:
+        InvalidArgument: it is neither "refuse" nor "escape".
+    """
+    checked_choice(value, "unstorable", get_args(Unstorable))
+    return "escape" if value == "escape" else "refuse"
 
 
 def resolve_counter(counter: str | TokenCounter) -> TokenCounter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from tokenmem.arguments import (
@@ -23,11 +23,11 @@ from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
-from tokenmem.operations import append, bulk_create, change, insert, read, recount, window
+from tokenmem.operations import append, bulk_create, change, insert, keyed, read, recount, window
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
-from tokenmem.procedures.base import BaseProcedures, resolve_counter
+from tokenmem.procedures.base import BaseProcedures, checked_unstorable, resolve_counter
 
 
 class MessageProcedures(BaseProcedures):
@@ -42,14 +42,19 @@ class MessageProcedures(BaseProcedures):
         *,
         owner: str | None,
         idempotency_key: str | None,
+        keys: Sequence[str] | None,
+        unstorable: str | None,
         expected_position: int | None,
         counter: str | TokenCounter | None,
         title: str | None,
         metadata: JSONObject | None,
     ) -> Procedure[Appended]:
         """Check, count and store messages behind the conversation's last."""
-        parsed = parse_messages(messages)
+        parsed = parse_messages(
+            messages, self.unstorable if unstorable is None else checked_unstorable(unstorable)
+        )
         key = optional_name(idempotency_key, "idempotency_key")
+        named = None if keys is None else keyed.checked_keys(keys, len(parsed), key)
         checked_name(conversation_id, "conversation_id")
         pending_of = partial(
             append.PendingAppend,
@@ -63,8 +68,13 @@ class MessageProcedures(BaseProcedures):
         counting = self.counter if counter is None else resolve_counter(counter)
 
         def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:
-            return self.write_of(append.append, pending_of(conversation_id, parsed, counts, name))
+            pending = pending_of(conversation_id, parsed, counts, name)
+            if named is not None:
+                return self.write_of(keyed.append, pending, named)
+            return self.write_of(append.append, pending)
 
+        if named is not None:
+            return self.count_and_write(parsed, counting, store)
         return self.count_and_write(parsed, counting, store, one_statement=len(parsed) <= insert.MANY)
 
     def import_conversations(
@@ -138,7 +148,7 @@ class MessageProcedures(BaseProcedures):
         self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
     ) -> Procedure[Message]:
         """Check, count and store another message in the place of one."""
-        parsed = parse_message(message)
+        parsed = parse_message(message, self.unstorable)
         checked_name(conversation_id, "conversation_id")
         checked_number(position, "position", least=1)
         optional_flag(pinned, "pinned")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.docstrings import documented_like
 from tokenmem.edges import StartOn
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import MessageLike
+from tokenmem.messages.parsing import MessageLike, Unstorable
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
 from tokenmem.store_methods.base import AsyncBaseMethods
@@ -27,10 +27,12 @@ class AsyncMessageMethods(AsyncBaseMethods):
         *,
         owner: str | None = None,
         idempotency_key: str | None = None,
+        keys: Sequence[str] | None = None,
         expected_position: int | None = None,
         counter: str | TokenCounter | None = None,
         title: str | None = None,
         metadata: JSONObject | None = None,
+        unstorable: Unstorable | None = None,
     ) -> Appended:
         return await self._run(
             self._procedures.append(
@@ -38,6 +40,8 @@ class AsyncMessageMethods(AsyncBaseMethods):
                 messages,
                 owner=owner,
                 idempotency_key=idempotency_key,
+                keys=keys,
+                unstorable=unstorable,
                 expected_position=expected_position,
                 counter=counter,
                 title=title,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.edges import StartOn
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import MessageLike
+from tokenmem.messages.parsing import MessageLike, Unstorable
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
 from tokenmem.store_methods.base import BaseMethods
@@ -24,29 +24,37 @@ class MessageMethods(BaseMethods):
         *,
         owner: str | None = None,
         idempotency_key: str | None = None,
+        keys: Sequence[str] | None = None,
         expected_position: int | None = None,
         counter: str | TokenCounter | None = None,
         title: str | None = None,
         metadata: JSONObject | None = None,
+        unstorable: Unstorable | None = None,
     ) -> Appended:
         """Store messages behind the conversation's last, all or none; a new id makes a new conversation.
 
         Args:
             conversation_id: the application's own id, 1 to 255 characters.
-            messages: OpenAI chat messages as dicts, Messages, or messages as the openai package returns them.
+            messages: OpenAI chat messages as dicts, Messages, or messages as the openai package returns them;
+                LangChain's too.
             owner: the user or tenant whose conversation it is.
             idempotency_key: a retry with the same key stores nothing and returns what the first one stored.
-            expected_position: the last position that the caller has seen; 0 for a new conversation.
+            keys: in place of `idempotency_key` one key a message: what is known stays where it is, what is
+                new goes behind the last, in the given order, and `positions` tells the place of each.
+            expected_position: the last position that the caller has seen; 0 for a new conversation. Asked for
+                only where something new is stored.
             counter: the token counter of a new conversation, in place of the store's.
             title: of a new conversation.
             metadata: of a new conversation.
+            unstorable: what becomes of a message with NUL characters or halves of surrogate pairs: "refuse"
+                it, or "escape" its texts, reversibly; in place of the store's.
 
         Raises:
             InvalidMessage: a message cannot be stored; nothing was written.
             InvalidArgument: another argument is wrong; nothing was written.
             ConversationNotFound: the conversation is another owner's.
             PositionConflict: the conversation is not at expected_position.
-            IdempotencyConflict: the key has stored other messages.
+            IdempotencyConflict: a key has stored other messages.
             UnknownTokenCounter: the conversation's counter is not known here.
         """
         return self._run(
@@ -55,6 +63,8 @@ class MessageMethods(BaseMethods):
                 messages,
                 owner=owner,
                 idempotency_key=idempotency_key,
+                keys=keys,
+                unstorable=unstorable,
                 expected_position=expected_position,
                 counter=counter,
                 title=title,
