@@ -28,10 +28,11 @@ from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
 from tokenmem.store_methods.async_conversations import AsyncConversationMethods
 from tokenmem.store_methods.async_messages import AsyncMessageMethods
+from tokenmem.store_methods.async_transfer import AsyncTransferMethods
 
 
 @documented_like(Store)
-class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods):
+class AsyncStore(AsyncConversationMethods, AsyncMessageMethods, AsyncCallMethods, AsyncTransferMethods):
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 
     On PostgreSQL it uses psycopg's own asyncio connections; on SQLite, where there is no network to wait

@@ -22,9 +22,10 @@ from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
 from tokenmem.store_methods.calls import CallMethods
 from tokenmem.store_methods.conversations import ConversationMethods
 from tokenmem.store_methods.messages import MessageMethods
+from tokenmem.store_methods.transfer import TransferMethods
 
 
-class Store(ConversationMethods, MessageMethods, CallMethods):
+class Store(ConversationMethods, MessageMethods, CallMethods, TransferMethods):
     """Conversations in a SQL database.
 
     One store serves all threads of a process, and the processes forked from it. Every method raises

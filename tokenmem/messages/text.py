@@ -98,7 +98,7 @@ def _first(*texts: str | None) -> str | None:
 
 
 def says_something(message: Message) -> bool:
-    """Whether there is anything in a reply; what others say is sent as it is, but for an item without a text."""
+    """Whether there is anything in a reply, or in an opaque item; what others say is sent as it is."""
     if is_opaque(message):
         return bool(message.content)
     if message.role != "assistant" or message.content:

@@ -138,6 +138,30 @@ def checked_moment(value: object, where: str) -> datetime | None:
         ) from None
 
 
+def moment_text(moment: datetime) -> str:
+    """A time in UTC as text: in milliseconds, or, where it has more, in microseconds."""
+    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"  # ours, or one that came in
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def moment_of(value: object, where: str) -> datetime | None:
+    """A time that JSON holds as ISO 8601 text with its zone, in UTC; None stays None.
+
+    Raises:
+        InvalidMessage: it is no such text.
+    """
+    if value is None:
+        return None
+    try:
+        return checked_moment(datetime.fromisoformat(value if isinstance(value, str) else ""), where)
+    except InvalidMessage:
+        raise
+    except ValueError:
+        raise InvalidMessage(
+            f"{where} is {value!r:.40}; use a time with its zone, as 2026-01-31T12:00:00Z"
+        ) from None
+
+
 def dump_json(value: object) -> str:
     """Compact JSON text; other scripts' letters stay readable in the row."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from tokenmem.database.driver_errors import WriteConflict
 from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
+from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Appended
@@ -35,6 +36,7 @@ class PendingAppend:
         digest: tells these messages from others under the same key.
         expected_position: the last position that the caller has seen, or None.
         must_exist: never create the conversation: a late reply must not bring back one that was deleted.
+        line: what else is told of a conversation that comes from an export (`bulk_create` alone).
     """
 
     conversation_id: str
@@ -48,6 +50,7 @@ class PendingAppend:
     digest: str = ""
     expected_position: int | None = None
     must_exist: bool = False
+    line: ConversationLine | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from tokenmem.procedures.base import checked_unstorable, resolve_counter
 from tokenmem.procedures.calls import CallProcedures
 from tokenmem.procedures.conversations import ConversationProcedures
 from tokenmem.procedures.messages import MessageProcedures
+from tokenmem.procedures.transfer import TransferProcedures
 
 __all__ = ["Procedures", "checked_unstorable", "resolve_counter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Procedures(ConversationProcedures, MessageProcedures, CallProcedures):
+class Procedures(ConversationProcedures, MessageProcedures, CallProcedures, TransferProcedures):
     """The procedures of one store, on every subject.
 
     Attributes:

@@ -16,14 +16,12 @@ from tokenmem.arguments import (
     optional_number,
 )
 from tokenmem.counting.counters import TokenCounter
-from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Procedure, Write, count
-from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
-from tokenmem.operations import append, bulk_create, change, insert, keyed, read, recount, window
+from tokenmem.operations import append, change, insert, keyed, read, recount, window
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
@@ -76,43 +74,6 @@ class MessageProcedures(BaseProcedures):
         if named is not None:
             return self.count_and_write(parsed, counting, store)
         return self.count_and_write(parsed, counting, store, one_statement=len(parsed) <= insert.MANY)
-
-    def import_conversations(
-        self,
-        conversations: Iterable[ConversationLine],
-        owner: str | None,
-        counter: str | TokenCounter | None,
-        idempotency_key: str | None,
-    ) -> Procedure[list[Appended | None]]:
-        """Check, count and store whole conversations whose ids are new."""
-        key = optional_name(idempotency_key, "idempotency_key")
-        new = []
-        if not isinstance(conversations, Iterable):
-            raise InvalidArgument(f"conversations is a {type(conversations).__name__}; pass a list of them")
-        for each in conversations:
-            if not isinstance(each, ConversationLine):
-                raise InvalidArgument(
-                    f"a conversation is a {type(each).__name__}; "
-                    f"pass what tokenmem.messages.parse_line returns"
-                )
-            parsed = parse_messages(each.messages)
-            named = counter or each.token_counter
-            counting = self.counter if named is None else resolve_counter(named)
-            counts = yield from count(counting, parsed)
-            new.append(
-                append.PendingAppend(
-                    checked_name(each.id, "id"),
-                    parsed,
-                    counts,
-                    counting.name,
-                    owner=self.owner_of(owner if each.owner is None else each.owner),
-                    title=optional_name(each.title, "title"),
-                    metadata=checked_metadata(each.metadata or None),
-                    key=key,
-                    digest=digest(parsed) if key else "",
-                )
-            )
-        return (yield from self.write(bulk_create.bulk_create, new))
 
     def window(
         self, conversation_id: str, token_limit: int, start_on: str, stride: int | None

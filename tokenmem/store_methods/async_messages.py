@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.docstrings import documented_like
 from tokenmem.edges import StartOn
-from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, Unstorable
 from tokenmem.messages.values import JSONObject
@@ -47,18 +46,6 @@ class AsyncMessageMethods(AsyncBaseMethods):
                 title=title,
                 metadata=metadata,
             )
-        )
-
-    async def import_conversations(
-        self,
-        conversations: Iterable[ConversationLine],
-        *,
-        owner: str | None = None,
-        counter: str | TokenCounter | None = None,
-        idempotency_key: str | None = None,
-    ) -> list[Appended | None]:
-        return await self._run(
-            self._procedures.import_conversations(conversations, owner, counter, idempotency_key)
         )
 
     async def window(

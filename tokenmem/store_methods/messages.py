@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.edges import StartOn
-from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, Unstorable
 from tokenmem.messages.values import JSONObject
@@ -70,37 +69,6 @@ class MessageMethods(BaseMethods):
                 title=title,
                 metadata=metadata,
             )
-        )
-
-    def import_conversations(
-        self,
-        conversations: Iterable[ConversationLine],
-        *,
-        owner: str | None = None,
-        counter: str | TokenCounter | None = None,
-        idempotency_key: str | None = None,
-    ) -> list[Appended | None]:
-        """Store whole conversations whose ids are new, all of them or, after an error, none.
-
-        In one transaction, and several times as fast a message as `append`; some thousand messages at a time
-        are a good measure. `tokenmem.messages.parse_line` makes conversations of lines of JSON.
-
-        Args:
-            conversations: what to store.
-            owner: of those that name none.
-            counter: of all of them, in place of what each names, or the store's.
-            idempotency_key: the key of each: an `append` of the same messages with it stores nothing again.
-
-        Returns:
-            For each what was stored, or None where the id is taken.
-
-        Raises:
-            InvalidMessage: a message cannot be stored; nothing was written.
-            InvalidArgument: another argument is wrong; nothing was written.
-            UnknownTokenCounter: no counter has a name that one of them gives.
-        """
-        return self._run(
-            self._procedures.import_conversations(conversations, owner, counter, idempotency_key)
         )
 
     def window(
