@@ -26,7 +26,8 @@ from tokenmem.execution.runners import (
     ThreadRunner,
 )
 from tokenmem.execution.transactions import async_transaction_of
-from tokenmem.procedures import Procedures, resolve_counter
+from tokenmem.messages.parsing import Unstorable
+from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
 from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
 from tokenmem.store_methods.async_changing import AsyncChangingMethods
@@ -35,6 +36,7 @@ from tokenmem.store_methods.async_messages import AsyncMessageMethods
 from tokenmem.store_methods.async_organizing import AsyncOrganizingMethods
 from tokenmem.store_methods.async_reading import AsyncReadingMethods
 from tokenmem.store_methods.async_retention import AsyncRetentionMethods
+from tokenmem.store_methods.async_transfer import AsyncTransferMethods
 from tokenmem.store_methods.async_versions import AsyncVersionMethods
 
 
@@ -48,6 +50,7 @@ class AsyncStore(
     AsyncVersionMethods,
     AsyncCallMethods,
     AsyncRetentionMethods,
+    AsyncTransferMethods,
 ):
     """Conversations in a SQL database, for asyncio. Every method does and raises what Store's does.
 
@@ -59,9 +62,10 @@ class AsyncStore(
         counter: as for Store.
         schema: as for Store.
         keep_versions: as for Store.
+        unstorable: as for Store.
 
     Raises:
-        InvalidArgument: the URL, the schema or keep_versions is wrong.
+        InvalidArgument: the URL, the schema, keep_versions or unstorable is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -72,6 +76,7 @@ class AsyncStore(
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
         keep_versions: bool = True,
+        unstorable: Unstorable = "refuse",
     ) -> None:
         self._engine = open_async_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
@@ -79,8 +84,12 @@ class AsyncStore(
         self._runner = self._connections
         self._derived = False
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        keeps = checked_flag(keep_versions, "keep_versions")
-        self._procedures = Procedures(resolve_counter(counter), scope, keeps)
+        self._procedures = Procedures(
+            resolve_counter(counter),
+            scope,
+            keep_versions=checked_flag(keep_versions, "keep_versions"),
+            unstorable=checked_unstorable(unstorable),
+        )
 
     async def upgrade(self, revision: str = "head") -> None:
         return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
@@ -64,11 +64,11 @@ class Appended:
     """What an append stored.
 
     Attributes:
-        first_position: the position of its first message.
-        last_position: the position of its last message.
-        token_count: what its messages cost together, in tokens; where replayed, what they cost by now.
-        total_tokens: the conversation's running total behind them, in tokens.
-        replayed: True where the idempotency key was known and nothing was stored again.
+        first_position: the position of the first message that it stored, or, where replayed, had stored.
+        last_position: the position of the last one.
+        token_count: what these cost together, in tokens; where replayed, what they cost by now.
+        total_tokens: the conversation's running total, in tokens.
+        replayed: True where the idempotency key, or every one of the keys, was known and nothing was stored.
     """
 
     first_position: int
@@ -76,6 +76,12 @@ class Appended:
     token_count: int
     total_tokens: int
     replayed: bool = False
+    _positions: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Where each of the messages stands, in the order in which they were given."""
+        return self._positions or tuple(range(self.first_position, self.last_position + 1))
 
 
 class MessageRows(Protocol):

@@ -21,7 +21,8 @@ from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, redacted
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner
 from tokenmem.execution.transactions import transaction_of
-from tokenmem.procedures import Procedures, resolve_counter
+from tokenmem.messages.parsing import Unstorable
+from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
 from tokenmem.store_methods.calls import CallMethods
 from tokenmem.store_methods.changing import ChangingMethods
 from tokenmem.store_methods.conversations import ConversationMethods
@@ -29,6 +30,7 @@ from tokenmem.store_methods.messages import MessageMethods
 from tokenmem.store_methods.organizing import OrganizingMethods
 from tokenmem.store_methods.reading import ReadingMethods
 from tokenmem.store_methods.retention import RetentionMethods
+from tokenmem.store_methods.transfer import TransferMethods
 from tokenmem.store_methods.versions import VersionMethods
 
 
@@ -41,6 +43,7 @@ class Store(
     VersionMethods,
     CallMethods,
     RetentionMethods,
+    TransferMethods,
 ):
     """Conversations in a SQL database.
 
@@ -55,9 +58,12 @@ class Store(
             name) or an object of your own. A conversation keeps the counter that it began with.
         schema: the PostgreSQL schema, "tokenmem" unless given.
         keep_versions: whether `edit` keeps what it replaces, see `versions`; False for a store that must not.
+        unstorable: what becomes of messages with NUL characters or halves of surrogate pairs, which no
+            database holds: "refuse" them, or "escape" their texts. A Chat keeps replies with U+FFFD in their
+            place, or as they came, escaped.
 
     Raises:
-        InvalidArgument: the URL, the schema or keep_versions is wrong.
+        InvalidArgument: the URL, the schema, keep_versions or unstorable is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -68,6 +74,7 @@ class Store(
         counter: str | TokenCounter = DEFAULT_COUNTER,
         schema: str | None = None,
         keep_versions: bool = True,
+        unstorable: Unstorable = "refuse",
     ) -> None:
         self._engine = open_engine(default_url() if url is None else url)
         self._owns_engine = not isinstance(url, sa.Engine)
@@ -75,8 +82,12 @@ class Store(
         self._connections = EngineRunner(self._engine, single)
         self._runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
-        keeps = checked_flag(keep_versions, "keep_versions")
-        self._procedures = Procedures(resolve_counter(counter), scope, keeps)
+        self._procedures = Procedures(
+            resolve_counter(counter),
+            scope,
+            keep_versions=checked_flag(keep_versions, "keep_versions"),
+            unstorable=checked_unstorable(unstorable),
+        )
 
     def upgrade(self, revision: str = "head") -> None:
         """Create the tables, or migrate them; safe when many processes start at once.

@@ -13,11 +13,12 @@ from openai.types.responses import Response, ResponseTextDeltaEvent
 from tests.chat.test_replies import COUNTS, TWO, USAGE, called
 from tokenmem.chat.apis.completions import ChatCompletions
 from tokenmem.chat.apis.function import Function
-from tokenmem.chat.apis.replies import scrubbed, tool_calls_of
+from tokenmem.chat.apis.replies import tool_calls_of
 from tokenmem.chat.apis.responses import ResponseReader, Responses
 from tokenmem.chat.tools import text_of
 from tokenmem.errors import ModelError
 from tokenmem.messages.message import PARTIAL
+from tokenmem.messages.unstorable import scrubbed
 
 Dicts = list[dict[str, Any]]
 

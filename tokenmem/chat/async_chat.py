@@ -50,7 +50,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     ) -> Reply:
         request = self._request(
             conversation_id,
-            user_messages(message),
+            user_messages(message, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -70,7 +70,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     ) -> AsyncGenerator[str | Reply, None]:
         request = self._request(
             conversation_id,
-            user_messages(message),
+            user_messages(message, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -91,7 +91,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     ) -> Reply:
         request = self._request(
             conversation_id,
-            result_messages(results),
+            result_messages(results, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -111,7 +111,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     ) -> AsyncGenerator[str | Reply, None]:
         request = self._request(
             conversation_id,
-            result_messages(results),
+            result_messages(results, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -135,7 +135,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
     ) -> Reply:
         request = self._request(
             conversation_id,
-            user_messages(message),
+            user_messages(message, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,

@@ -17,6 +17,7 @@ from tokenmem.errors import InvalidArgument
 from tokenmem.execution.runners import AsyncBoundRunner, BoundRunner
 from tokenmem.execution.transactions import AsyncTransactionRunner
 from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import Unstorable
 from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.store import Store
 
@@ -158,6 +159,11 @@ class BaseChat(Generic[S, OpenAIClient]):
         )
         self._turns.settings.check_options(options)
         return request
+
+    @property
+    def _unstorable(self) -> Unstorable:
+        """What the store does about characters that databases cannot hold."""
+        return self._turns.procedures.unstorable
 
     @property
     def _endpoint(self) -> Endpoint:

@@ -94,7 +94,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         """
         request = self._request(
             conversation_id,
-            user_messages(message),
+            user_messages(message, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -119,7 +119,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         """
         request = self._request(
             conversation_id,
-            user_messages(message),
+            user_messages(message, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -157,7 +157,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         """
         request = self._request(
             conversation_id,
-            result_messages(results),
+            result_messages(results, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -178,7 +178,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         """As `send_tool_results`, but yield the text as it comes, and then the Reply."""
         request = self._request(
             conversation_id,
-            result_messages(results),
+            result_messages(results, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,
@@ -223,7 +223,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
         """
         request = self._request(
             conversation_id,
-            user_messages(message),
+            user_messages(message, self._unstorable),
             options,
             idempotency_key=idempotency_key,
             expected_position=expected_position,

@@ -6,7 +6,8 @@ overlap, a reply is cut off. Providers refuse such a history for good. So, in wh
 - a call's results follow it at once, wherever they are stored behind it;
 - a call without a result gets one that says so (`NO_RESULT`), or is left out where no text can be its result;
 - a result without a call, reasoning without what it led to, and a reply that says nothing are left out, as is
-  the part of a reply that was cut off while nothing has been said since.
+  the part of a reply that was cut off while nothing has been said since;
+- characters that a store keeps escaped are sent as U+FFFD, and opaque items as their text, or not at all.
 
 What has been sent once is sent again in the same words: messages that are added change nothing before the
 first call that was open. (Only Chat Completions, given items of the Responses API, adds to the last message.)
@@ -27,7 +28,7 @@ from tokenmem.messages.calls import (
     results_of_calls,
 )
 from tokenmem.messages.items import is_by_the_model, is_item, takes_text_result
-from tokenmem.messages.message import Message
+from tokenmem.messages.message import Message, as_sent
 from tokenmem.messages.text import says_something
 from tokenmem.messages.values import JSONObject
 
@@ -46,7 +47,7 @@ def sendable(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         messages: a window's.
         no_result: makes the result of a message's call, by its id, that has none.
     """
-    kept = [message for message in messages if says_something(message)]
+    kept = [as_sent(message) for message in messages if says_something(message)]
     if any(message.kind != "message" for message in kept):
         kept = _with_results(kept, no_result)
     return _without_dangling(kept)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tokenmem.arguments import checked_name, optional_name, optional_number
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import MessageLike, parse_messages
+from tokenmem.messages.parsing import MessageLike, Unstorable, parse_messages
 from tokenmem.messages.values import JSONObject
 
 UserMessage = str | Sequence[JSONObject] | MessageLike
@@ -53,8 +53,12 @@ class TurnRequest:
         optional_number(self.expected_position, "expected_position")
 
 
-def user_messages(message: UserMessage | None) -> list[Message]:
+def user_messages(message: UserMessage | None, unstorable: Unstorable) -> list[Message]:
     """What a user says as the messages of a turn; none where the model is asked with what is there.
+
+    Args:
+        message: what the user says.
+        unstorable: what the store does about characters that databases cannot hold.
 
     Raises:
         InvalidMessage: it cannot be stored.
@@ -68,5 +72,6 @@ def user_messages(message: UserMessage | None) -> list[Message]:
             "message is a list of messages; pass one, or append them to the store and send without a message"
         )
     if isinstance(message, str) or (isinstance(message, (list, tuple)) and message):
-        return parse_messages([Message.user(message)])
-    return parse_messages([message])  # type: ignore[list-item]  # an empty list, which is refused there
+        return parse_messages([Message.user(message)], unstorable)
+    listed: list[MessageLike] = [message]  # type: ignore[list-item]  # an empty list, which is refused there
+    return parse_messages(listed, unstorable)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Literal
 
 from tokenmem.arguments import checked_choice, checked_number
-from tokenmem.chat.apis.replies import scrubbed
 from tokenmem.chat.effects import Invocation, Invoke, TurnProcedure
 from tokenmem.chat.prompt import calls_beside, unanswered
 from tokenmem.chat.requests import Check, TurnRequest
@@ -25,7 +24,8 @@ from tokenmem.errors import (
 from tokenmem.execution.effects import count
 from tokenmem.messages.calls import ToolCall, answered_ids
 from tokenmem.messages.message import Message, with_text
-from tokenmem.messages.parsing import MessageLike, parse_messages
+from tokenmem.messages.parsing import MessageLike, Unstorable, parse_messages
+from tokenmem.messages.unstorable import scrubbed
 from tokenmem.models import Reply
 from tokenmem.operations import calls
 
@@ -42,8 +42,12 @@ _CUTS = 3
 """How often results are cut: the first cut leaves out the mark's own cost, and rounds."""
 
 
-def result_messages(results: Results) -> list[Message]:
+def result_messages(results: Results, unstorable: Unstorable = "refuse") -> list[Message]:
     """Tool results as messages.
+
+    Args:
+        results: the results.
+        unstorable: what the store does about characters that databases cannot hold.
 
     Raises:
         InvalidMessage: one of them is no tool result, or cannot be stored.
@@ -51,7 +55,8 @@ def result_messages(results: Results) -> list[Message]:
     """
     if isinstance(results, Mapping) and "role" not in results and "type" not in results:
         results = [Message.tool(text_of(value), tool_call_id=str(key)) for key, value in results.items()]
-    parsed = parse_messages(results)  # type: ignore[arg-type]  # a single message is refused there
+    listed: Iterable[MessageLike] = results  # type: ignore[assignment]  # a single one is refused there
+    parsed = parse_messages(listed, unstorable)
     ids: set[str] = set()
     for index, message in enumerate(parsed):
         if message.kind != "tool_result" or not answered_ids(message):

@@ -21,7 +21,7 @@ from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.start import StartedTurn, TurnStarter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
 from tokenmem.execution.effects import Deliver, Write
-from tokenmem.messages.message import Message
+from tokenmem.messages.message import Message, as_sent
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
 from tokenmem.operations import calls, end_call
@@ -78,8 +78,9 @@ class Turns(TurnStarter):
             else:
                 answer = yield from _read_stream(response, reader, clock)
             _check_answer(answer, self.settings.api)
+            answer = answer.stored_by(self.procedures.unstorable)
         except BaseException as error:
-            part = _part_of(reader, error)
+            part = _part_of(reader, error).stored_by(self.procedures.unstorable)
             if reader is not None:
                 yield Close(response)
             yield from self._record_failure(request, started, part, clock, error)
@@ -274,7 +275,8 @@ def _reply(
 
 
 def _text_of(messages: Sequence[Message]) -> str:
-    return "".join(message.content or "" for message in messages if message.kind in ("message", "tool_call"))
+    told = (as_sent(message) for message in messages if message.kind in ("message", "tool_call"))
+    return "".join(message.content or "" for message in told)
 
 
 def described(error: BaseException) -> str:

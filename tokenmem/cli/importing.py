@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
@@ -98,7 +98,7 @@ class Tally:
             self.already_there += 1
             return
         self.imported += 1
-        self.messages += appended.last_position - appended.first_position + 1
+        self.messages += len(appended.positions)
         self.tokens += appended.token_count
 
     def record(self) -> JSONObject:
@@ -205,6 +205,15 @@ class Importer:
     def _store(self, line: ConversationLine) -> tuple[str, Appended | None]:
         """Store a line under its id or, where that is taken, its second; None where it is there already."""
         for conversation_id in _ids(line):
+            if line.is_export:
+                (stored,) = self.store.import_conversations(
+                    [replace(line, id=conversation_id)],
+                    owner=self.owner,
+                    counter=self.counter,
+                    idempotency_key=KEY,
+                )
+                if stored is not None or not line.messages:
+                    return conversation_id, stored
             try:
                 return conversation_id, self.store.append(
                     conversation_id,

@@ -36,7 +36,8 @@ def import_files(
     """Import conversations from JSON Lines.
 
     A line is {"id": ..., "messages": [OpenAI chat messages]}. It may also have owner, title, token_counter,
-    metadata and pinned (the numbers of pinned messages, from 1); other keys are kept in the metadata.
+    metadata, pinned (the numbers of pinned messages, from 1), times (one a message) and message_metadata;
+    other keys are kept in the metadata. What export has written comes back whole.
     Importing again stores nothing twice, so that an interrupted import is gone on with by repeating it.
     Where an id is taken by other messages, the line is stored under a second id, made of the first and the
     messages' digest. Exit code 1 if any line could not be stored.
@@ -73,9 +74,10 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write conversations as JSON Lines.
+    """Write conversations as JSON Lines, with times, metadata, versions and model calls.
 
-    `tokenmem import` reads them. A file is written beside its place and moved there when it is complete.
+    `tokenmem import` reads them. Archived and empty conversations are written too. A file is written beside
+    its place and moved there when it is complete.
     """
     from tokenmem.cli.exporting import destination, write_conversations
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from tokenmem.counting.media import CountText, _audio_part, _file_part, _image_part
 from tokenmem.messages.items import is_item_without_role
-from tokenmem.messages.message import Message, is_role_and_content, provider_fields
+from tokenmem.messages.message import Message, is_opaque, is_role_and_content, provider_fields
 
 # OpenAI, "How to count tokens with tiktoken", cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken,
 # num_tokens_from_messages: tokens_per_message and tokens_per_name of every model since gpt-3.5-turbo-0613.
@@ -44,6 +44,8 @@ _FREE = frozenset(
 
 def message_tokens(message: Message, count_text: CountText) -> int:
     """What the provider bills for this message, in tokens; odd values cost what their JSON text costs."""
+    if is_opaque(message) and not message.content:
+        return 0  # it is not sent
     total = _PER_MESSAGE + count_text(_as_text(message.role))
     if is_role_and_content(message):
         return total + _key("content", message.content, count_text)

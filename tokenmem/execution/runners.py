@@ -227,6 +227,10 @@ class ThreadRunner:
         worker = self._reader if isinstance(effect, Read) else self._writer
         return await worker.run(self.runner.run, effect)
 
+    async def read_aside(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a function that reads in the thread of the reads."""
+        return await self._reader.run(function, *arguments)
+
     async def close(self, *, dispose: bool) -> None:
         """End the threads, if there are any, when they have done what they were given."""
         await self._reader.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tokenmem.messages.items import LOCAL_SHELL, is_call_item, is_item, item_type
 from tokenmem.messages.message import Message
+from tokenmem.messages.unstorable import ESCAPED, unescaped
 from tokenmem.messages.values import JSONObject, dump_json
 
 # What stands before the name of a function that is called without an id; no stored text has a NUL.
@@ -32,7 +33,7 @@ class ToolCall:
 
 def tool_calls(message: Message) -> list[ToolCall]:
     """The calls that a message of the model makes; none where it was cut off."""
-    payload = message.payload or {}
+    payload = _payload(message)
     if message.kind != "tool_call" or message.partial:
         return []
     if is_call_item(message):
@@ -40,6 +41,12 @@ def tool_calls(message: Message) -> list[ToolCall]:
     return [
         _tool_call(str(call.get("id")), called_function(call)) for call in payload.get("tool_calls") or []
     ]
+
+
+def _payload(message: Message) -> JSONObject:
+    """The payload with its texts as they came: ids are looked for by what they are."""
+    payload = message.payload or {}
+    return unescaped(payload) if ESCAPED in payload else payload
 
 
 def called_function(call: Mapping[str, object]) -> JSONObject:
@@ -60,9 +67,7 @@ def _tool_call(call_id: str, called: JSONObject) -> ToolCall:
 
 def call_ids(message: Message) -> list[str]:
     """The ids of the tool calls that a message makes: in `tool_calls`, in its parts, or its own."""
-    payload = message.payload
-    if payload is None:
-        return []
+    payload = _payload(message)
     listed = payload.get("tool_calls")
     calls = [*(listed if isinstance(listed, list) else ()), *_parts(payload, "tool_use", "tool_call")]
     ids = [call.get("id") for call in calls if isinstance(call, dict)]
@@ -73,9 +78,9 @@ def call_ids(message: Message) -> list[str]:
 
 def answered_ids(message: Message) -> set[str]:
     """The ids of the tool calls that a message answers."""
-    payload = message.payload
-    if payload is None:
+    if message.payload is None:
         return set()
+    payload = _payload(message)
     answers = [
         payload.get("tool_call_id"),
         payload.get("call_id") if message.kind == "tool_result" else None,
@@ -138,7 +143,7 @@ def call_keys(message: Message) -> list[str]:
     """What the results of a message's calls name: ids, "" for a call without one, or a key by its name."""
     if message.kind != "tool_call":
         return []
-    payload = message.payload or {}
+    payload = _payload(message)
     if is_item(message):
         return [payload["call_id"]] if item_type(message) != LOCAL_SHELL else []
     given = [call.get("id") for call in payload.get("tool_calls") or []]

@@ -6,6 +6,7 @@ A new type of item needs an entry here only where it differs from these.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -22,6 +23,8 @@ _PART_TYPES = frozenset(
         *("image_url", "input_image", "input_audio", "file", "input_file", "tool_call", "tool_result"),
     }
 )
+# As all of its types are written, those to come too; other frameworks name their messages otherwise.
+_ITEM_TYPE = re.compile(r"[a-z][a-z0-9_]*")
 # Its output names it by `id`, as other items name themselves, so that nobody can tell who answers whom.
 LOCAL_SHELL = "local_shell_call"
 # Items that the provider knows by a call_id or as a whole, so that they may do without their own id.
@@ -106,7 +109,8 @@ def item_role_and_kind(item: JSONObject, where: str) -> tuple[str, str]:
         InvalidMessage: it is no item, or a call without what ties it to its output.
     """
     type_, call_id = item["type"], item.get("call_id")
-    if not isinstance(type_, str) or not type_ or type_ == "message" or type_ in _PART_TYPES:
+    is_type = isinstance(type_, str) and _ITEM_TYPE.fullmatch(type_) is not None
+    if not is_type or type_ == "message" or type_ in _PART_TYPES:
         raise InvalidMessage(
             f"{where}: the role is missing, and the type {type_!r:.40} is no item's of the Responses API; "
             f"pass a message with its role"

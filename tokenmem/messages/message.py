@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tokenmem.errors import InvalidMessage
-from tokenmem.messages.values import JSONObject
+from tokenmem.messages.unstorable import ESCAPED, scrubbed, unescaped
+from tokenmem.messages.values import JSONObject, JSONValue
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 PARTIAL = "tokenmem_partial"
@@ -17,6 +18,8 @@ PARTIAL = "tokenmem_partial"
 
 Its value is what had arrived besides the text: the beginnings of tool calls, where there are any.
 """
+OPAQUE = "tokenmem_opaque"
+"""The key in a payload that holds the data of an opaque item (`Message.opaque`). Never sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Message:
 
     Attributes:
         role: who speaks: system, developer, user, assistant, tool or function.
-        content: the text that a person reads; None where the message has no text.
+        content: the text that a person reads; None where the message has no text. Where the message holds
+            characters that no database does, and was appended with unstorable="escape", it is escaped.
         kind: message, tool_call, tool_result, reasoning or other.
         payload: the provider's message where role and text alone cannot rebuild it, else None. A text
             content is left out of it: that is `content`.
@@ -90,13 +94,46 @@ class Message:
         payload = {"role": "tool", "tool_call_id": tool_call_id}
         return cls("tool", content, kind="tool_result", payload=payload, metadata=metadata)
 
+    @classmethod
+    def opaque(
+        cls,
+        data: JSONValue,
+        text: str | None = None,
+        *,
+        role: str = "assistant",
+        metadata: JSONObject | None = None,
+    ) -> Message:
+        """Something that no API of OpenAI's has a form for: an event or an item of a framework's own.
+
+        It is counted, and sent by a Chat, as its text; without one it costs nothing, and is not sent. `data`
+        gives the item back.
+
+        Args:
+            data: any JSON value; None too.
+            text: what a person reads in its place.
+            role: whose text that is: system, developer, user or assistant.
+            metadata: see Message.
+        """
+        return cls(role, text or None, kind="other", payload={OPAQUE: data}, metadata=metadata)
+
+    @property
+    def data(self) -> JSONValue:
+        """What was given to `opaque`, equal, for the caller to change; None of any other message."""
+        if not is_opaque(self):
+            return None
+        payload = copy.deepcopy(self.payload) or {}
+        return unescaped(payload[OPAQUE]) if ESCAPED in payload else payload[OPAQUE]
+
     @property
     def partial(self) -> bool:
         """Whether this is the part that had arrived of a reply that was cut off."""
         return self.payload is not None and PARTIAL in self.payload
 
     def to_openai(self) -> JSONObject:
-        """The provider's message, equal to the one that went in; the caller may change it."""
+        """The provider's message, equal to the one that went in; the caller may change it.
+
+        For an opaque item, which has no such form, a message of its role and its text, "" where it has none.
+        """
         return provider_message(self.role, self.content, copy.deepcopy(self.payload))
 
 
@@ -118,6 +155,25 @@ class MessageWithoutPayload(Message):
         return InvalidMessage(
             f"message {self.position} was read without its payload; read it with payload=True"
         )
+
+
+_MARKS = (PARTIAL, OPAQUE, ESCAPED)
+
+
+def marks_of(message: Message) -> JSONObject:
+    """What of a message's payload is ours, and in no provider's message."""
+    payload = message.payload
+    return {mark: payload[mark] for mark in _MARKS if mark in payload} if payload else {}
+
+
+def is_opaque(message: Message) -> bool:
+    """Whether it is an item that no API has a form for."""
+    return message.kind == "other" and message.payload is not None and OPAQUE in message.payload
+
+
+def is_escaped(message: Message) -> bool:
+    """Whether its texts are escaped, as `messages.unstorable` says."""
+    return message.payload is not None and ESCAPED in message.payload
 
 
 class MessageFields:
@@ -156,7 +212,17 @@ def provider_message(role: str, content: str | None, payload: JSONObject | None)
     """
     if payload is None:
         return {"role": role, "content": content}
+    if payload.pop(ESCAPED, None) is not None:
+        content, payload = unescaped(content), unescaped(payload)
+    return stored_form(role, content, payload)
+
+
+def stored_form(role: str, content: str | None, payload: JSONObject) -> JSONObject:
+    """The provider's message with its texts as they are stored, without our marks; it takes the payload."""
+    payload.pop(ESCAPED, None)
     payload.pop(PARTIAL, None)
+    if OPAQUE in payload:
+        return {"role": role, "content": content or ""}
     if content is None or "content" in payload:
         return payload
     if "role" in payload:
@@ -181,7 +247,7 @@ def provider_fields(message: Message) -> Mapping[str, object]:
         return {"role": message.role, "content": message.content}
     if not isinstance(payload, dict):
         return {"role": message.role, "content": payload}
-    if message.content is None and PARTIAL not in payload:  # nothing to join
+    if message.content is None and payload.keys().isdisjoint(_MARKS):  # nothing to join
         return payload
     return provider_message(message.role, message.content, dict(payload))
 
@@ -207,6 +273,16 @@ def split_message(given: JSONObject) -> tuple[str | None, JSONObject | None]:
 def _is_output(item: JSONObject) -> bool:
     """Whether it is an item of the Responses API that holds what a tool returned."""
     return str(item.get("type")).endswith("_output")
+
+
+def as_sent(message: Message) -> Message:
+    """The message with U+FFFD where it holds what no database does: not every client can send that either."""
+    if not is_escaped(message):
+        return message
+    payload = scrubbed(
+        unescaped({key: value for key, value in (message.payload or {}).items() if key != ESCAPED})
+    )
+    return replace(message, content=scrubbed(unescaped(message.content)), payload=payload)
 
 
 def with_text(message: Message, text: str) -> Message:

@@ -5,14 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, get_args
+from dataclasses import replace
+from typing import Literal, Protocol, get_args
 
 from tokenmem.errors import InvalidMessage
+from tokenmem.messages.foreign import fields_of_object, translated
 from tokenmem.messages.items import is_item_without_role, item_role_and_kind
-from tokenmem.messages.message import Message, Role, marked_partial, plain_message, split_message
+from tokenmem.messages.message import (
+    OPAQUE,
+    Message,
+    Role,
+    is_escaped,
+    is_opaque,
+    marked_partial,
+    marks_of,
+    plain_message,
+    split_message,
+)
+from tokenmem.messages.unstorable import ESCAPED, escaped, holds_unstorable, scrubbed, unescaped
 from tokenmem.messages.values import JSONObject, check_json, checked_moment, is_plain
 
 ROLES: tuple[str, ...] = get_args(Role)
+
+Unstorable = Literal["refuse", "escape"]
+"""What becomes of a message with characters that databases cannot hold (`messages.unstorable`)."""
 
 
 class PydanticMessage(Protocol):
@@ -26,6 +42,7 @@ MessageLike = Message | Mapping[str, object] | PydanticMessage
 """What `append` takes: a Message, an OpenAI message as a dict, or one as the openai package returns it.
 
 An item of the Responses API is a message too: a function_call, its output, reasoning, or any other.
+Messages of some other frameworks are translated (`messages.foreign`).
 """
 
 _PLAIN_ROLES = ("user", "assistant", "system", "developer")
@@ -33,8 +50,14 @@ _RESULT_PARTS = {"tool_result"}
 _CALL_PARTS = {"tool_call", "tool_use"}
 
 
-def parse_messages(messages: Iterable[MessageLike], *, may_be_empty: bool = False) -> list[Message]:
+def parse_messages(
+    messages: Iterable[MessageLike], unstorable: Unstorable = "refuse", *, may_be_empty: bool = False
+) -> list[Message]:
     """Check messages from outside and split each into text for people and payload.
+
+    Args:
+        messages: the messages.
+        unstorable: what to do about characters that databases cannot hold.
 
     Raises:
         InvalidMessage: one of them cannot be stored; the text names its place in the list and why.
@@ -47,25 +70,32 @@ def parse_messages(messages: Iterable[MessageLike], *, may_be_empty: bool = Fals
         raise InvalidMessage(f"messages is a {type(messages).__name__}; pass a list of messages") from None
     if not listed and not may_be_empty:
         raise InvalidMessage("messages is empty; pass at least one message")
-    return [_plain(message) or _parse(message, f"messages[{index}]") for index, message in enumerate(listed)]
+    return [
+        _plain(message) or _parse(message, f"messages[{index}]", unstorable)
+        for index, message in enumerate(listed)
+    ]
 
 
-def parse_message(message: MessageLike) -> Message:
+def parse_message(message: MessageLike, unstorable: Unstorable = "refuse") -> Message:
     """Check one message from outside and split it into text for people and payload.
 
     Raises:
         InvalidMessage: it cannot be stored; the text says why.
     """
-    return _parse(message, "message")
+    return _parse(message, "message", unstorable)
 
 
-def parse_partial(message: JSONObject, rest: JSONObject) -> Message:
+def parse_partial(message: JSONObject, rest: JSONObject, unstorable: Unstorable = "refuse") -> Message:
     """The stored form of a reply that was cut off, with the mark that says so.
 
     Args:
         message: the provider's message, as far as it has arrived.
         rest: what of it cannot be sent again: the beginnings of tool calls.
+        unstorable: what to do about characters that databases cannot hold.
     """
+    if unstorable == "escape" and holds_unstorable([message, rest]):
+        whole = _split(escaped(message), "message", {ESCAPED: True})
+        return marked_partial(whole, escaped(rest))
     return marked_partial(parse_message(message), rest)
 
 
@@ -88,31 +118,76 @@ def _is_role_and_text(message: Message) -> bool:
     return message.metadata is None and message.created_at is None
 
 
-def _parse(message: MessageLike, where: str) -> Message:
-    pinned, created_at, metadata = False, None, None
+def _parse(message: MessageLike, where: str, unstorable: Unstorable) -> Message:
     if isinstance(message, Message):
-        _check_fields(message, where)
-        pinned, metadata = message.pinned, message.metadata
-        created_at = checked_moment(message.created_at, f"{where}.created_at")
-        original = message.to_openai()
-    elif isinstance(message, Mapping):
+        return _parse_made(message, where, unstorable)
+    if isinstance(message, Mapping):
         original = dict(message)
     elif hasattr(message, "model_dump"):
-        original = message.model_dump(mode="json", exclude_unset=True)
+        original = fields_of_object(message)
     else:
         raise InvalidMessage(f"{where} is a {type(message).__name__}; pass a Message or a dict with a role")
-    check_json(original, where)
-    role, kind = _role_and_kind(original, where)
-    if pinned and kind != "message":
-        raise InvalidMessage(f"{where} is a {kind} and pinned; only plain messages can be pinned")
-    text, payload = split_message(original)
-    if isinstance(message, Message) and (message.role, message.content) != (role, text):
+    check_json(original, where, any_text=unstorable == "escape")
+    if taken := original.keys() & {OPAQUE, ESCAPED}:
+        raise InvalidMessage(
+            f"{where} has the key {min(taken)!r}, which tokenmem uses for itself; use another, or a Message"
+        )
+    metadata = None
+    if (found := translated(original, where)) is not None:
+        original, metadata = found.message, scrubbed(found.metadata) or None
+    parsed = _storable(original, where, {}, is_to_be_escaped=unstorable == "escape")
+    return parsed if metadata is None else replace(parsed, metadata=metadata)
+
+
+def _parse_made(message: Message, where: str, unstorable: Unstorable) -> Message:
+    """A Message, made by hand or read from a store; one that is escaped stays so."""
+    escapes = unstorable == "escape" or is_escaped(message)
+    _check_fields(message, where, any_text=escapes)
+    created_at = checked_moment(message.created_at, f"{where}.created_at")
+    original = message.to_openai()
+    check_json(original, where, any_text=escapes)
+    marks = marks_of(message)
+    if is_escaped(message):
+        marks = unescaped(marks)
+    if is_opaque(message):
+        original["data"], marks = message.data, {OPAQUE: None}
+    elif OPAQUE in marks:
+        raise InvalidMessage(f"{where} holds {OPAQUE!r} and is a {message.kind}; use Message.opaque")
+    parsed = _storable(original, where, marks, is_to_be_escaped=escapes)
+    given = message.content
+    if is_escaped(parsed) and not is_escaped(message):
+        given = escaped(given)
+    if (message.role, given) != (parsed.role, parsed.content):
         raise InvalidMessage(
             f"{where}: role or content differ from the payload's; change the dict of to_openai() instead"
         )
-    return Message(
-        role, text, kind=kind, payload=payload, pinned=pinned, created_at=created_at, metadata=metadata
-    )
+    if message.pinned and parsed.kind != "message":
+        raise InvalidMessage(f"{where} is a {parsed.kind} and pinned; only plain messages can be pinned")
+    if not message.pinned and created_at is None and message.metadata is None:
+        return parsed
+    return replace(parsed, pinned=message.pinned, created_at=created_at, metadata=message.metadata)
+
+
+def _storable(original: JSONObject, where: str, marks: JSONObject, *, is_to_be_escaped: bool) -> Message:
+    """A checked message split, its texts escaped where that is asked for and needed."""
+    marks = {key: value for key, value in marks.items() if key != ESCAPED}
+    if is_to_be_escaped and holds_unstorable([original, marks]):
+        original, marks = escaped(original), {**escaped(marks), ESCAPED: True}
+    return _split(original, where, marks)
+
+
+def _split(original: JSONObject, where: str, marks: JSONObject) -> Message:
+    """A message that can be stored, split into text for people and payload."""
+    if OPAQUE in marks:
+        role, text, data = _role(original, where), original["content"], original["data"]
+        if role in ("tool", "function"):
+            raise InvalidMessage(f"{where} is opaque and of the role {role!r}; use user, assistant or system")
+        return Message(role, text or None, kind="other", payload={**marks, OPAQUE: data})
+    role, kind = _role_and_kind(original, where)
+    text, payload = split_message(original)
+    if marks:
+        payload = {**(payload or {"role": role}), **marks}
+    return Message(role, text, kind=kind, payload=payload)
 
 
 def _role_and_kind(original: JSONObject, where: str) -> tuple[str, str]:
@@ -125,14 +200,14 @@ def _role_and_kind(original: JSONObject, where: str) -> tuple[str, str]:
     return role, _kind(role, original, where)
 
 
-def _check_fields(message: Message, where: str) -> None:
+def _check_fields(message: Message, where: str, *, any_text: bool) -> None:
     """What a Message made by hand may hold although its types forbid it."""
     if not isinstance(message.pinned, bool):
         raise InvalidMessage(f"{where}: pinned is a {type(message.pinned).__name__}; use True or False")
     payload: object = message.payload
     if payload is not None and not isinstance(payload, dict):
         raise InvalidMessage(f"{where}: the payload is a {type(payload).__name__}; use a dict or None")
-    check_json(payload, where)  # before it is copied
+    check_json(payload, where, any_text=any_text)  # before it is copied
     metadata: object = message.metadata
     if metadata is not None and not isinstance(metadata, dict):
         raise InvalidMessage(f"{where}: metadata is a {type(metadata).__name__}; use a dict or None")
@@ -190,7 +265,10 @@ def digest(messages: Sequence[Message]) -> str:
     for message in messages:
         text = f"{message.role} {message.content}"
         if message.payload is not None:
-            text = json.dumps(message.to_openai(), sort_keys=True, separators=(",", ":"))
+            told = message.to_openai()
+            if is_opaque(message):  # whose form for people is not all of it
+                told[OPAQUE] = message.data
+            text = json.dumps(told, sort_keys=True, separators=(",", ":"))
         pinned, plain = int(message.pinned), int(message.payload is None)
         hashed.update(f"{pinned}{plain} {len(text)} {text}".encode())
     return hashed.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokenmem.messages.items import is_call_item, is_item, item_type
-from tokenmem.messages.message import Message
+from tokenmem.messages.message import Message, is_opaque
 from tokenmem.messages.values import JSONObject, dump_json
 
 
@@ -98,7 +98,9 @@ def _first(*texts: str | None) -> str | None:
 
 
 def says_something(message: Message) -> bool:
-    """Whether there is anything in a reply; what others say is sent as it is."""
+    """Whether there is anything in a reply, or in an opaque item; what others say is sent as it is."""
+    if is_opaque(message):
+        return bool(message.content)
     if message.role != "assistant" or message.content:
         return True
     payload = message.payload or {}

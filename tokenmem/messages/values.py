@@ -23,11 +23,16 @@ MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
 
 
-def check_json(value: object, where: str) -> None:
+def check_json(value: object, where: str, *, any_text: bool = False) -> None:
     """Check that JSON text can carry the value and give back an equal one, on both engines.
 
     NUL characters and lone surrogates are refused: PostgreSQL's text holds neither, and SQLite's own
     functions cut a text at its first NUL.
+
+    Args:
+        value: the value.
+        where: what the error calls it.
+        any_text: let these pass too, for texts that will be escaped.
 
     Raises:
         InvalidMessage: it cannot; the text names the place and the remedy.
@@ -38,14 +43,16 @@ def check_json(value: object, where: str) -> None:
     while pending:
         item, path, depth = pending.pop()
         if isinstance(item, str):
-            check_text(item, path)
+            if not any_text:
+                check_text(item, path)
         elif isinstance(item, dict):
             if depth >= MAX_NESTING:
                 raise InvalidMessage(f"{where} nests deeper than {MAX_NESTING} levels; flatten it")
             for key, inner in item.items():
                 if not isinstance(key, str):
                     raise InvalidMessage(f"{path} has a key of type {type(key).__name__}; JSON keys are text")
-                check_text(key, f"a key of {path}")
+                if not any_text:
+                    check_text(key, f"a key of {path}")
                 pending.append((inner, _inside(path, key), depth + 1))
         elif isinstance(item, list):
             if depth >= MAX_NESTING:
@@ -128,6 +135,30 @@ def checked_moment(value: object, where: str) -> datetime | None:
     except OverflowError:
         raise InvalidMessage(
             f"{where} is {value.isoformat()}; use a time of the years 1 to 9999 in UTC"
+        ) from None
+
+
+def moment_text(moment: datetime) -> str:
+    """A time in UTC as text: in milliseconds, or, where it has more, in microseconds."""
+    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"  # ours, or one that came in
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def moment_of(value: object, where: str) -> datetime | None:
+    """A time that JSON holds as ISO 8601 text with its zone, in UTC; None stays None.
+
+    Raises:
+        InvalidMessage: it is no such text.
+    """
+    if value is None:
+        return None
+    try:
+        return checked_moment(datetime.fromisoformat(value if isinstance(value, str) else ""), where)
+    except InvalidMessage:
+        raise
+    except ValueError:
+        raise InvalidMessage(
+            f"{where} is {value!r:.40}; use a time with its zone, as 2026-01-31T12:00:00Z"
         ) from None
 
 

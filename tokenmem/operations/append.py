@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from tokenmem.database.driver_errors import WriteConflict
 from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
+from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, dump_json, load_json
 from tokenmem.models import Appended
@@ -36,6 +37,7 @@ class PendingAppend:
         digest: tells these messages from others under the same key.
         expected_position: the last position that the caller has seen, or None.
         must_exist: never create the conversation: a late reply must not bring back one that was deleted.
+        line: what else is told of a conversation that comes from an export (`bulk_create` alone).
     """
 
     conversation_id: str
@@ -50,6 +52,7 @@ class PendingAppend:
     digest: str = ""
     expected_position: int | None = None
     must_exist: bool = False
+    line: ConversationLine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def append(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> A
     except IntegrityError as error:
         if pending.key is None or getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
             raise
-        raise _overtaken(pending.conversation_id) from None
+        raise overtaken(pending.conversation_id) from None
     if taken is None:
         return why_not(connection, scope, pending)
     if pending.merge_metadata:
@@ -223,7 +226,7 @@ def head_of(pending: PendingAppend, tokens: int) -> dict[str, object]:
     }
 
 
-def _overtaken(conversation_id: str) -> WriteConflict:
+def overtaken(conversation_id: str) -> WriteConflict:
     """Another process changed the conversation in between."""
     return WriteConflict(f"conversation {conversation_id!r} is being changed by another process; try again")
 
@@ -238,7 +241,7 @@ def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> 
             raise PositionConflict(
                 pending.conversation_id, expected_position=pending.expected_position, last_position=0
             )
-        raise _overtaken(pending.conversation_id)
+        raise overtaken(pending.conversation_id)
     owner, token_counter, last_position, total_tokens, first_stored, last_stored, digest, tokens = rows[0]
     if pending.owner is not None and owner != pending.owner:
         raise ConversationNotFound(
@@ -258,4 +261,4 @@ def why_not(connection: sa.Connection, scope: Scope, pending: PendingAppend) -> 
         )
     if token_counter != pending.token_counter:
         return CounterMismatch(token_counter)
-    raise _overtaken(pending.conversation_id)
+    raise overtaken(pending.conversation_id)

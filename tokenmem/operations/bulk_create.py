@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.messages.values import dump_json
 from tokenmem.models import Appended
-from tokenmem.operations import insert
+from tokenmem.operations import insert, restore
 from tokenmem.operations.append import PendingAppend
 from tokenmem.operations.rows import first_revision
 
@@ -29,7 +29,7 @@ RETURNING id, created_at
 """
 _STORE_KEYS = """
 INSERT INTO {append_keys} (conversation_id, key, first_position, last_position, digest, created_at)
-SELECT {id}, {key}, 1, {count}, {digest}, {now}
+SELECT {id}, {key}, {first_position}, {last_position}, {digest}, {now}
 FROM {rows}
 WHERE {key} IS NOT NULL
 """
@@ -43,6 +43,8 @@ _COLUMNS = {
     "tokens": "bigint",
     "key": "text",
     "digest": "text",
+    "first_position": "bigint",
+    "last_position": "bigint",
 }
 
 
@@ -85,11 +87,14 @@ def bulk_create(
         insert.in_bulk(connection, scope, chain.from_iterable(bulk))
         keys = dump_json([_row(pending) for pending in new])
         _STORES_KEYS[dialect].run(connection, scope, {"rows": keys})
+        told = [(pending.line, taken[pending.conversation_id]) for pending in new if pending.line is not None]
+        restore.restore(connection, scope, told)
     stored = set(map(id, new))
     return [_appended(pending) if id(pending) in stored else None for pending in conversations]
 
 
 def _row(pending: PendingAppend) -> dict[str, object]:
+    positions = None if pending.line is None else pending.line.positions
     return {
         "id": pending.conversation_id,
         "owner": pending.owner,
@@ -100,6 +105,8 @@ def _row(pending: PendingAppend) -> dict[str, object]:
         "tokens": sum(pending.token_counts),
         "key": pending.key,
         "digest": pending.digest,
+        "first_position": positions[0] if positions else 1,
+        "last_position": positions[-1] if positions else len(pending.messages),
     }
 
 
@@ -111,9 +118,13 @@ def _message_rows(pending: PendingAppend, moment: datetime | str) -> Iterator[Ro
         first_position=1,
         tokens_before=0,
         moment=moment,
+        positions=None if pending.line is None else pending.line.positions,
     )
 
 
 def _appended(pending: PendingAppend) -> Appended:
     tokens = sum(pending.token_counts)
-    return Appended(1, len(pending.messages), tokens, tokens)
+    positions = None if pending.line is None else pending.line.positions
+    if not positions:
+        return Appended(1, len(pending.messages), tokens, tokens)
+    return Appended(positions[0], positions[-1], tokens, tokens, _positions=tuple(positions))

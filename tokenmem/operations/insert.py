@@ -112,11 +112,15 @@ def bulk_rows(
     first_position: int,
     tokens_before: int,
     moment: datetime | str,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[Row]:
-    """One tuple a message, for `in_bulk`; `moment`, when they are stored, is as the driver tells it."""
+    """One tuple a message, for `in_bulk`; `moment`, when they are stored, is as the driver tells it.
+
+    They stand side by side, unless there are `positions`.
+    """
     dialect = "sqlite" if isinstance(moment, str) else "postgresql"
-    for position, message in enumerate(messages, first_position):
-        tokens = token_counts[position - first_position]
+    places = positions or range(first_position, first_position + len(messages))
+    for position, message, tokens in zip(places, messages, token_counts, strict=True):
         given = message.created_at
         yield (
             conversation_id,

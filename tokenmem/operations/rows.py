@@ -18,7 +18,7 @@ from tokenmem.messages.message import (
     MessageWithoutPayload,
     provider_message,
 )
-from tokenmem.messages.values import JSONObject, dump_json, load_json
+from tokenmem.messages.values import JSONObject, dump_json, load_json, moment_text
 from tokenmem.models import Conversation
 
 NO_BOUND = 2**62
@@ -148,10 +148,7 @@ def first_revision() -> int:
 
 def as_stored(moment: datetime, dialect: str) -> datetime | str:
     """A moment in UTC as this engine holds it; the way back from `utc`."""
-    if dialect == "postgresql":
-        return moment
-    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"  # ours, or one that came in
-    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+    return moment if dialect == "postgresql" else moment_text(moment)
 
 
 def as_compared(moment: datetime, dialect: str) -> datetime | str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tokenmem.database import migrate
 from tokenmem.database.engine import use_write_ahead_log
 from tokenmem.execution.effects import Procedure, Read, Write, perform, with_retries
-from tokenmem.procedures.base import resolve_counter
+from tokenmem.procedures.base import checked_unstorable, resolve_counter
 from tokenmem.procedures.calls import CallProcedures
 from tokenmem.procedures.changing import ChangingProcedures
 from tokenmem.procedures.conversations import ConversationProcedures
@@ -19,9 +19,10 @@ from tokenmem.procedures.messages import MessageProcedures
 from tokenmem.procedures.organizing import OrganizingProcedures
 from tokenmem.procedures.reading import ReadingProcedures
 from tokenmem.procedures.retention import RetentionProcedures
+from tokenmem.procedures.transfer import TransferProcedures
 from tokenmem.procedures.versions import VersionProcedures
 
-__all__ = ["Procedures", "resolve_counter"]
+__all__ = ["Procedures", "checked_unstorable", "resolve_counter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Procedures(
     VersionProcedures,
     CallProcedures,
     RetentionProcedures,
+    TransferProcedures,
 ):
     """The procedures of one store, on every subject.
 
@@ -41,6 +43,7 @@ class Procedures(
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
         keep_versions: whether edits keep what they replace.
+        unstorable: what becomes of messages with characters that databases cannot hold.
     """
 
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:

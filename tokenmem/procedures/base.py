@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar, get_args
 
 import sqlalchemy as sa
 
@@ -14,6 +14,7 @@ from tokenmem.database.statements import Scope
 from tokenmem.errors import ConversationNotFound, InvalidArgument, UnknownTokenCounter
 from tokenmem.execution.effects import Procedure, Read, Write, count, perform, with_retries
 from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import Unstorable
 from tokenmem.operations.append import CounterMismatch
 
 E = TypeVar("E")
@@ -34,11 +35,13 @@ class BaseProcedures:
         counter: the counter of new conversations.
         scope: the schema and the owner that every statement carries.
         keep_versions: whether edits keep what they replace.
+        unstorable: what becomes of messages with characters that databases cannot hold.
     """
 
     counter: TokenCounter
     scope: Scope = field(default_factory=Scope)
     keep_versions: bool = True
+    unstorable: Unstorable = "refuse"
 
     def for_owner(self, owner: str) -> Self:
         """The procedures of a store for one owner's conversations only."""
@@ -120,6 +123,16 @@ def unless_missing(procedure: Procedure[T], missing: str, empty: E) -> Procedure
         if is_error:
             raise
         return empty
+
+
+def checked_unstorable(value: object) -> Unstorable:
+    """What becomes of messages with characters that databases cannot hold.
+
+    Raises:
+        InvalidArgument: it is neither "refuse" nor "escape".
+    """
+    checked_choice(value, "unstorable", get_args(Unstorable))
+    return "escape" if value == "escape" else "refuse"
 
 
 def resolve_counter(counter: str | TokenCounter) -> TokenCounter:

@@ -53,7 +53,7 @@ class ChangingProcedures(BaseProcedures):
         checked_name(conversation_id, "conversation_id")
         checked_number(after, "after")
         optional_number(expected_position, "expected_position")
-        parsed = parse_messages(messages, may_be_empty=True)
+        parsed = parse_messages(messages, self.unstorable, may_be_empty=True)
         conversation = yield from self.read(read_conversation, conversation_id)
 
         def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:

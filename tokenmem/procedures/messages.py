@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -19,18 +19,16 @@ from tokenmem.arguments import (
     optional_number,
 )
 from tokenmem.counting.counters import TokenCounter
-from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Procedure, Write, count
-from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, digest, parse_message, parse_messages
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
-from tokenmem.operations import append, bulk_create, change, insert, read, recount, removal, window
+from tokenmem.operations import append, change, insert, keyed, read, recount, removal, window
 from tokenmem.operations.append import CounterMismatch
 from tokenmem.operations.recount import CountedPage
 from tokenmem.operations.rows import read_conversation
-from tokenmem.procedures.base import BaseProcedures, resolve_counter, unless_missing
+from tokenmem.procedures.base import BaseProcedures, checked_unstorable, resolve_counter, unless_missing
 
 
 class MessageProcedures(BaseProcedures):
@@ -45,6 +43,8 @@ class MessageProcedures(BaseProcedures):
         *,
         owner: str | None,
         idempotency_key: str | None,
+        keys: Sequence[str] | None,
+        unstorable: str | None,
         expected_position: int | None,
         counter: str | TokenCounter | None,
         title: str | None,
@@ -52,8 +52,11 @@ class MessageProcedures(BaseProcedures):
         merge_metadata: JSONObject | None,
     ) -> Procedure[Appended]:
         """Check, count and store messages behind the conversation's last."""
-        parsed = parse_messages(messages)
+        parsed = parse_messages(
+            messages, self.unstorable if unstorable is None else checked_unstorable(unstorable)
+        )
         key = optional_name(idempotency_key, "idempotency_key")
+        named = None if keys is None else keyed.checked_keys(keys, len(parsed), key)
         checked_name(conversation_id, "conversation_id")
         pending_of = partial(
             append.PendingAppend,
@@ -68,47 +71,13 @@ class MessageProcedures(BaseProcedures):
         counting = self.counter if counter is None else resolve_counter(counter)
 
         def store(counts: list[int], name: str) -> Write[Appended | CounterMismatch]:
-            return self.write_of(append.append, pending_of(conversation_id, parsed, counts, name))
+            pending = pending_of(conversation_id, parsed, counts, name)
+            if named is not None:
+                return self.write_of(keyed.append, pending, named)
+            return self.write_of(append.append, pending)
 
-        one_statement = len(parsed) <= insert.MANY and not merge_metadata
+        one_statement = len(parsed) <= insert.MANY and not merge_metadata and named is None
         return self.count_and_write(parsed, counting, store, one_statement=one_statement)
-
-    def import_conversations(
-        self,
-        conversations: Iterable[ConversationLine],
-        owner: str | None,
-        counter: str | TokenCounter | None,
-        idempotency_key: str | None,
-    ) -> Procedure[list[Appended | None]]:
-        """Check, count and store whole conversations whose ids are new."""
-        key = optional_name(idempotency_key, "idempotency_key")
-        new = []
-        if not isinstance(conversations, Iterable):
-            raise InvalidArgument(f"conversations is a {type(conversations).__name__}; pass a list of them")
-        for each in conversations:
-            if not isinstance(each, ConversationLine):
-                raise InvalidArgument(
-                    f"a conversation is a {type(each).__name__}; "
-                    f"pass what tokenmem.messages.parse_line returns"
-                )
-            parsed = parse_messages(each.messages)
-            named = counter or each.token_counter
-            counting = self.counter if named is None else resolve_counter(named)
-            counts = yield from count(counting, parsed)
-            new.append(
-                append.PendingAppend(
-                    checked_name(each.id, "id"),
-                    parsed,
-                    counts,
-                    counting.name,
-                    owner=self.owner_of(owner if each.owner is None else each.owner),
-                    title=optional_name(each.title, "title"),
-                    metadata=checked_metadata(each.metadata or None),
-                    key=key,
-                    digest=digest(parsed) if key else "",
-                )
-            )
-        return (yield from self.write(bulk_create.bulk_create, new))
 
     def window(
         self,
@@ -158,7 +127,7 @@ class MessageProcedures(BaseProcedures):
         self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None
     ) -> Procedure[Message]:
         """Check, count and store another message in the place of one."""
-        parsed = parse_message(message)
+        parsed = parse_message(message, self.unstorable)
         checked_name(conversation_id, "conversation_id")
         checked_number(position, "position", least=1)
         optional_flag(pinned, "pinned")

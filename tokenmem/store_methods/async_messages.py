@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tokenmem.arguments import Missing
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.docstrings import documented_like
 from tokenmem.edges import StartOn
-from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import MessageLike
+from tokenmem.messages.parsing import MessageLike, Unstorable
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
 from tokenmem.store_methods.base import AsyncBaseMethods
@@ -29,11 +28,13 @@ class AsyncMessageMethods(AsyncBaseMethods):
         *,
         owner: str | None = None,
         idempotency_key: str | None = None,
+        keys: Sequence[str] | None = None,
         expected_position: int | None = None,
         counter: str | TokenCounter | None = None,
         title: str | None = None,
         metadata: JSONObject | None = None,
         merge_metadata: JSONObject | None = None,
+        unstorable: Unstorable | None = None,
     ) -> Appended:
         return await self._run(
             self._procedures.append(
@@ -41,24 +42,14 @@ class AsyncMessageMethods(AsyncBaseMethods):
                 messages,
                 owner=owner,
                 idempotency_key=idempotency_key,
+                keys=keys,
+                unstorable=unstorable,
                 expected_position=expected_position,
                 counter=counter,
                 title=title,
                 metadata=metadata,
                 merge_metadata=merge_metadata,
             )
-        )
-
-    async def import_conversations(
-        self,
-        conversations: Iterable[ConversationLine],
-        *,
-        owner: str | None = None,
-        counter: str | TokenCounter | None = None,
-        idempotency_key: str | None = None,
-    ) -> list[Appended | None]:
-        return await self._run(
-            self._procedures.import_conversations(conversations, owner, counter, idempotency_key)
         )
 
     async def window(

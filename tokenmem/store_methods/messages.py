@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tokenmem.arguments import Missing
 from tokenmem.counting.counters import TokenCounter
 from tokenmem.edges import StartOn
-from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import MessageLike
+from tokenmem.messages.parsing import MessageLike, Unstorable
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Appended, Conversation, Window
 from tokenmem.store_methods.base import BaseMethods
@@ -26,32 +25,40 @@ class MessageMethods(BaseMethods):
         *,
         owner: str | None = None,
         idempotency_key: str | None = None,
+        keys: Sequence[str] | None = None,
         expected_position: int | None = None,
         counter: str | TokenCounter | None = None,
         title: str | None = None,
         metadata: JSONObject | None = None,
         merge_metadata: JSONObject | None = None,
+        unstorable: Unstorable | None = None,
     ) -> Appended:
         """Store messages behind the conversation's last, all or none; a new id makes a new conversation.
 
         Args:
             conversation_id: the application's own id, 1 to 255 characters.
-            messages: OpenAI chat messages as dicts, Messages, or messages as the openai package returns them.
+            messages: OpenAI chat messages as dicts, Messages, or messages as the openai package returns them;
+                LangChain's too.
             owner: the user or tenant whose conversation it is.
             idempotency_key: a retry with the same key stores nothing and returns what the first one stored.
-            expected_position: the last position that the caller has seen; 0 for a new conversation.
+            keys: in place of `idempotency_key` one key a message: what is known stays where it is, what is
+                new goes behind the last, in the given order, and `positions` tells the place of each.
+            expected_position: the last position that the caller has seen; 0 for a new conversation. Asked for
+                only where something new is stored.
             counter: the token counter of a new conversation, in place of the store's.
             title: of a new conversation.
             metadata: of a new conversation.
             merge_metadata: set these keys of the conversation's metadata, with the messages or not at all;
                 keys that are not named stay. A retry with a known key sets none again.
+            unstorable: what becomes of a message with NUL characters or halves of surrogate pairs: "refuse"
+                it, or "escape" its texts, reversibly; in place of the store's.
 
         Raises:
             InvalidMessage: a message cannot be stored; nothing was written.
             InvalidArgument: another argument is wrong; nothing was written.
             ConversationNotFound: the conversation is another owner's.
             PositionConflict: the conversation is not at expected_position.
-            IdempotencyConflict: the key has stored other messages.
+            IdempotencyConflict: a key has stored other messages.
             UnknownTokenCounter: the conversation's counter is not known here.
         """
         return self._run(
@@ -60,43 +67,14 @@ class MessageMethods(BaseMethods):
                 messages,
                 owner=owner,
                 idempotency_key=idempotency_key,
+                keys=keys,
+                unstorable=unstorable,
                 expected_position=expected_position,
                 counter=counter,
                 title=title,
                 metadata=metadata,
                 merge_metadata=merge_metadata,
             )
-        )
-
-    def import_conversations(
-        self,
-        conversations: Iterable[ConversationLine],
-        *,
-        owner: str | None = None,
-        counter: str | TokenCounter | None = None,
-        idempotency_key: str | None = None,
-    ) -> list[Appended | None]:
-        """Store whole conversations whose ids are new, all of them or, after an error, none.
-
-        In one transaction, and several times as fast a message as `append`; some thousand messages at a time
-        are a good measure. `tokenmem.messages.parse_line` makes conversations of lines of JSON.
-
-        Args:
-            conversations: what to store.
-            owner: of those that name none.
-            counter: of all of them, in place of what each names, or the store's.
-            idempotency_key: the key of each: an `append` of the same messages with it stores nothing again.
-
-        Returns:
-            For each what was stored, or None where the id is taken.
-
-        Raises:
-            InvalidMessage: a message cannot be stored; nothing was written.
-            InvalidArgument: another argument is wrong; nothing was written.
-            UnknownTokenCounter: no counter has a name that one of them gives.
-        """
-        return self._run(
-            self._procedures.import_conversations(conversations, owner, counter, idempotency_key)
         )
 
     def window(

@@ -12,11 +12,11 @@ from tokenmem.chat.apis.replies import (
     merge,
     plain,
     request_id_of,
-    scrubbed,
     text_in,
     usage_of,
 )
 from tokenmem.errors import ModelError
+from tokenmem.messages.unstorable import scrubbed
 from tokenmem.messages.values import JSONObject
 
 

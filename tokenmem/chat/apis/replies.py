@@ -6,12 +6,13 @@ import copy
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypedDict
 
 from tokenmem.messages.calls import ToolCall, answered_ids, called_function, tool_calls
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message, parse_partial
+from tokenmem.messages.parsing import Unstorable, parse_message, parse_partial
+from tokenmem.messages.unstorable import holds_unstorable, scrubbed
 from tokenmem.messages.values import JSONObject, JSONValue, check_text
 
 _WHOLE = frozenset({"id", "type", "role", "name", "format"})
@@ -49,6 +50,8 @@ class Answer:
         finish_reason: why the model stopped, in the provider's word; None while it has not.
         usage: what the provider bills.
         request_id: the provider's id of the request.
+        exact: the messages with their texts escaped, for a store that keeps what databases cannot hold; empty
+            where there is nothing of it.
     """
 
     messages: Sequence[Message] = ()
@@ -56,6 +59,11 @@ class Answer:
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     request_id: str | None = None
+    exact: Sequence[Message] = ()
+
+    def stored_by(self, unstorable: Unstorable) -> Self:
+        """The answer as a store keeps it that does this about characters that databases cannot hold."""
+        return replace(self, messages=self.exact) if self.exact and unstorable == "escape" else self
 
     @classmethod
     def of_message(
@@ -78,9 +86,11 @@ class Answer:
         Raises:
             InvalidMessage: it cannot be stored.
         """
-        given = with_call_ids(scrubbed({"role": "assistant", **message}))
-        parsed = parse_message({**given, "role": given["role"] or "assistant"})
-        return cls([parsed], parsed.content or "", finish_reason, _counts(usage), request_id)
+        given = with_call_ids({"role": "assistant", **message})
+        given["role"] = given["role"] or "assistant"
+        parsed = parse_message(scrubbed(given))
+        exact = [parse_message(given, "escape")] if holds_unstorable(given) else []
+        return cls([parsed], parsed.content or "", finish_reason, _counts(usage), request_id, exact)
 
     @classmethod
     def part_of_message(
@@ -99,11 +109,13 @@ class Answer:
             usage: see Answer.
             request_id: see Answer.
         """
-        text, kept = scrubbed(text), scrubbed(dict(rest or {}))
-        if not text and not kept:
+        rest = dict(rest or {})
+        if not text and not rest:
             return cls(usage=_counts(usage), request_id=request_id)
-        stored = parse_partial({"role": "assistant", "content": text}, kept)
-        return cls([stored], text, None, _counts(usage), request_id)
+        message = {"role": "assistant", "content": text}
+        stored = parse_partial(scrubbed(message), scrubbed(rest))
+        exact = [parse_partial(message, rest, "escape")] if holds_unstorable([text, rest]) else []
+        return cls([stored], scrubbed(text), None, _counts(usage), request_id, exact)
 
 
 def is_stream(response: object) -> bool:
@@ -272,6 +284,9 @@ def with_call_ids(message: JSONObject) -> JSONObject:
     named = []
     for call in calls:
         known = call.get("id")
+        if isinstance(known, str) and holds_unstorable(known):  # whoever answers it names it
+            known = scrubbed(known)
+            call = {**call, "id": known}
         if not isinstance(known, str) or not known or known in seen:
             call = {**call, "id": f"call_{uuid.uuid4().hex[:24]}"}
         seen.add(call["id"])
@@ -308,19 +323,3 @@ def storable(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def scrubbed(value: JSONValue) -> JSONValue:
-    """A model's JSON with what databases cannot hold put in other words: a reply is not lost for a NUL.
-
-    NUL and halves of surrogate pairs become U+FFFD, the sign for what could not be read.
-    """
-    if isinstance(value, str):
-        if value.isascii() and "\0" not in value:
-            return value
-        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [scrubbed(item) for item in value]
-    if isinstance(value, dict):
-        return {scrubbed(key): scrubbed(item) for key, item in value.items()}
-    return value

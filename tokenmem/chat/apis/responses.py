@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tokenmem.callables import is_wrapped, keyword_parameters
 from tokenmem.chat.apis.interface import Client, Endpoint, Event, ModelAPI, Response, StreamReader
-from tokenmem.chat.apis.replies import Answer, is_stream, plain, request_id_of, scrubbed, usage_of
+from tokenmem.chat.apis.replies import Answer, is_stream, plain, request_id_of, usage_of
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.counting.model_rules import family_of
 from tokenmem.errors import InvalidMessage, ModelError
 from tokenmem.messages.conversions import has_item_form, response_items, response_tool
 from tokenmem.messages.items import without_repeated_items
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message, parse_messages, parse_partial
+from tokenmem.messages.parsing import Unstorable, parse_message, parse_messages, parse_partial
+from tokenmem.messages.unstorable import holds_unstorable, scrubbed
 from tokenmem.messages.values import JSONObject, JSONValue
 
 _ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -85,6 +86,7 @@ def _answer(body: JSONValue, request_id: str | None) -> Answer:
         raise ModelError(f"the model's answer has failed ({_code(error) or 'no output'}); ask again")
     details = body.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, Mapping) else None
+    exact = parse_messages(map(_with_call_id, items), "escape") if holds_unstorable(items) else []
     items = scrubbed(items)
     return Answer(
         parse_messages(items),
@@ -92,6 +94,7 @@ def _answer(body: JSONValue, request_id: str | None) -> Answer:
         scrubbed(str(reason or body.get("status") or "completed")),
         usage_of(body.get("usage"), "input", "output"),
         request_id,
+        exact,
     )
 
 
@@ -173,21 +176,28 @@ class ResponseReader:
 
     def part(self) -> Answer:
         """What has arrived of a reply that was cut off: whole items, and the text of the one under way."""
+        text = scrubbed("".join(_text_of(item) for item in self._done) + "".join(self._texts.values()))
+        arrived = [self._done, list(self._open.values()), list(self._texts.values())]
+        exact = self._part("escape") if holds_unstorable(arrived) else []
+        return Answer(self._part("refuse"), text, None, {}, self.request_id, exact)
+
+    def _part(self, unstorable: Unstorable) -> list[Message]:
+        clean = scrubbed if unstorable == "refuse" else _as_it_is
         stored: list[Message] = []
         begun: list[JSONObject] = []
-        for item in scrubbed(self._done):
+        for item in clean(self._done):
             try:
-                stored.append(parse_message(item))
+                stored.append(parse_message(_with_call_id(item), unstorable))
             except (
                 InvalidMessage
             ):  # in the mark, like what has only begun: nothing may hide why it was cut off
                 begun.append(item)
-        text = scrubbed("".join(self._texts.values()))
-        begun += [item for item in scrubbed(list(self._open.values())) if _has_begun(item)]
+        text = clean("".join(self._texts.values()))
+        begun += [item for item in clean(list(self._open.values())) if _has_begun(item)]
         if text or begun or stored:  # behind whole items too: the reply is not whole without the mark
-            stored.append(parse_partial(self._under_way(text), {"items": begun} if begun else {}))
-        text = scrubbed("".join(_text_of(item) for item in self._done)) + text
-        return Answer(stored, text, None, {}, self.request_id)
+            under_way = clean(self._under_way(text))
+            stored.append(parse_partial(under_way, {"items": begun} if begun else {}, unstorable))
+        return stored
 
     def _under_way(self, text: str) -> JSONObject:
         """The message whose text was coming."""
@@ -196,11 +206,21 @@ class ResponseReader:
         content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
         return {
             "type": "message",
-            **scrubbed(named),
+            **named,
             "role": "assistant",
             "status": "incomplete",
             "content": content,
         }
+
+
+def _with_call_id(item: JSONValue) -> JSONValue:
+    """An item whose call's id databases hold: whoever answers it names it."""
+    call_id = item.get("call_id") if isinstance(item, Mapping) else None
+    return {**item, "call_id": scrubbed(call_id)} if isinstance(call_id, str) else item
+
+
+def _as_it_is(value: JSONValue) -> JSONValue:
+    return value
 
 
 def _has_begun(item: Mapping[str, object]) -> bool:

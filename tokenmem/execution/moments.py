@@ -1,0 +1,79 @@
+"""Several reads that show the database as it was at one moment, whatever others write meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from tokenmem.database.driver_errors import translated_errors
+from tokenmem.database.sqlalchemy_internals import greenlet_spawn
+from tokenmem.execution.effects import Work
+from tokenmem.execution.runners import (
+    AsyncRunner,
+    BoundRunner,
+    EngineRunner,
+    GreenletRunner,
+    Runner,
+    ThreadRunner,
+)
+
+Wait = Callable[..., Awaitable[Any]]
+"""Runs a function that waits for the database, without blocking the event loop."""
+
+
+@contextmanager
+def at_one_moment(runner: Runner) -> Iterator[Runner]:
+    """A runner whose reads agree, on a connection that is held until the block ends.
+
+    In the caller's transaction reads agree as far as that lets them.
+    """
+    if not isinstance(runner, EngineRunner):
+        yield runner
+        return
+    with translated_errors(runner.engine.url):
+        connection = runner.engine.connect()
+    try:
+        with translated_errors(runner.engine.url):
+            _begin(connection)
+        yield BoundRunner(connection)
+    finally:
+        connection.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ")
+    connection.begin()
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN")  # its driver begins nothing for a SELECT
+
+
+@asynccontextmanager
+async def at_one_moment_async(runner: AsyncRunner) -> AsyncIterator[AsyncRunner]:
+    """The same for an AsyncStore's runner."""
+    if not isinstance(runner, (GreenletRunner, ThreadRunner)):
+        yield runner
+        return
+    wait: Wait = greenlet_spawn if isinstance(runner, GreenletRunner) else runner.read_aside
+    moment = at_one_moment(runner.runner)
+    bound = await wait(moment.__enter__)
+    try:
+        yield _Waiting(bound, wait)
+    finally:
+        await wait(moment.__exit__, None, None, None)
+
+
+class _Waiting:
+    """A runner that blocks, run without blocking the event loop."""
+
+    def __init__(self, runner: Runner, wait: Wait) -> None:
+        self.runner = runner
+        self.wait = wait
+
+    async def run(self, effect: Work) -> object:
+        """Run one effect."""
+        found: object = await self.wait(self.runner.run, effect)
+        return found
