@@ -12,7 +12,20 @@ import sqlalchemy as sa
 from tests.support.postgres import PostgresServer, driver_url
 from tests.support.stores import Direct, Unit, statement_text, texts
 from tokenmem import Store
-from tokenmem.operations import append, read, recount, snapshot, start_call, together, verify, window
+from tokenmem.operations import (
+    append,
+    open_tool_calls,
+    read,
+    recount,
+    removal,
+    snapshot,
+    start_call,
+    stored,
+    together,
+    verify,
+    whole,
+    window,
+)
 from tokenmem.operations.insert import FEW, values
 from tokenmem.operations.start_call import PendingCall
 
@@ -159,6 +172,11 @@ def generic_and_custom(
 
 
 TYPES = {
+    "position": "bigint",
+    "reach": "bigint",
+    "behind_all": "bigint",
+    "newest": "bigint",
+    "last": "bigint",
     "key": "text",
     "seconds": "float",
     "ends_at": "bigint",
@@ -271,6 +289,35 @@ def test_a_page_of_messages_reads_its_own_rows(
         check(plan, rows=22)
 
 
+AT_THE_END: dict[str, tuple[Any, dict[str, Any], int]] = {
+    "message": (stored._MESSAGE, {"id": "long", "owner": None, "position": 70_000}, 1),
+    "newest messages": (whole._READ, {"id": "long", "owner": None, "limit": 20}, 20),
+    "open calls": (
+        open_tool_calls._NEWEST_STEPS,
+        {"id": "long", "owner": None, "reach": 200, "behind_all": 2**62},
+        200,
+    ),
+    "newest message": (removal._NEWEST, {"id": "long", "newest": LONG}, 1),
+    "whether any is before": (removal._IS_ANY_BETWEEN, {"id": "long", "after": 0, "before": 70_000}, 1),
+    "whether any is behind": (
+        removal._IS_ANY_BETWEEN,
+        {"id": "long", "after": 70_000, "before": LONG + 1},
+        1,
+    ),
+    "tokens from": (removal._TOKENS_FROM, {"id": "long", "after": 50_000, "last": LONG}, 1),
+}
+
+
+# As for pages: before any ANALYZE a range may be taken for few rows, read as a whole, and sorted.
+@pytest.mark.parametrize("connection", ["analyzed"], indirect=True)
+@pytest.mark.parametrize("name", AT_THE_END)
+def test_what_looks_at_one_end_reads_little(connection: psycopg.Connection[Any], name: str) -> None:
+    statement, parameters, rows = AT_THE_END[name]
+    check(explain(connection, statement, parameters), rows=rows + 2)
+    for plan in generic_and_custom(connection, statement, parameters, TYPES):
+        check(plan, rows=rows + 2)
+
+
 @pytest.mark.parametrize("count", [2, FEW + 1])
 @pytest.mark.parametrize("take", [append.TAKE_ANY, append._TAKE_EXISTING])
 def test_an_append_uses_the_primary_keys(connection: psycopg.Connection[Any], take: str, count: int) -> None:
@@ -347,6 +394,7 @@ SQLITE_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
         read._PAGES[False],
         {"id": "long", "owner": None, "after": 0, "before": 2**62, "limit": 20},
     ),
+    **{name: (statement, parameters) for name, (statement, parameters, _) in AT_THE_END.items()},
     "newest page": (
         read._PAGES[True],
         {"id": "long", "owner": None, "after": 0, "before": 2**62, "limit": 20},

@@ -18,6 +18,7 @@ from tokenmem import (
     Conversation,
     LLMCall,
     Message,
+    OpenToolCall,
     Problem,
     Purged,
     Reply,
@@ -157,3 +158,23 @@ def serve() -> None:
         store.upgrade()
         keep(store)
         print(server.base_url)
+
+
+def changes(store: Store) -> tuple[str | None, list[OpenToolCall]]:
+    """What is read as a whole has a title; where the conversation may be missing, it may be None."""
+    conversation, messages = store.read("c1")
+    perhaps, _ = store.read("c1", missing="empty")
+    with store.transaction() as bound, bound.transaction() as inner:
+        stored: Appended = inner.replace("c1", messages, after=2)
+        last: Message = bound.pop("c1", expected_position=stored.last_position)
+        rated: Message = inner.update_message("c1", last.position - 1, metadata={"rating": 5}, merge=True)
+        gone: list[Message] = inner.delete_messages("c1", before=rated.position)
+    title = perhaps.title if perhaps else conversation.title
+    return title, store.open_tool_calls(gone[0].role)
+
+
+async def changes_awaited(store: AsyncStore) -> str | None:
+    conversation, _ = await store.read("c1")
+    async with store.transaction() as bound:
+        await bound.append("c1", [])
+    return conversation.title
