@@ -1,4 +1,4 @@
-"""What calls have cost since a day: as many rows are read as calls of conversations active since, of any number."""
+"""What calls have cost since a day: only conversations that have changed since are read, and their calls."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -42,7 +42,8 @@ def fill(sql: Direct, many: int) -> None:
         )
         # One that has not changed since it was made, was made then.
         sql.run(
-            f"UPDATE {{conversations}} SET created_at = {moment} WHERE id LIKE '{name}%' AND recent_at IS NULL"
+            f"UPDATE {{conversations}} SET created_at = {moment}"
+            f" WHERE id LIKE '{name}%' AND recent_at IS NULL"
         )
         sql.run(
             "INSERT INTO {llm_calls} (conversation_id, number, model, status, input_tokens, created_at)"
