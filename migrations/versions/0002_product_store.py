@@ -50,7 +50,7 @@ INDEXES = (
     ("conversations_made", ("created_at", "id"), "recent_at IS NULL AND archived_at IS NULL"),
     ("conversations_changed", ("recent_at",), "recent_at IS NOT NULL AND archived_at IS NULL"),
     ("conversations_archived", ("archived_at", "id"), "archived_at IS NOT NULL"),
-    ("conversations_archived_changed", ("recent_at",), "archived_at IS NOT NULL"),
+    ("conversations_archived_changed", ("recent_at", "created_at"), "archived_at IS NOT NULL"),
     ("conversations_by_parent", ("parent_id", "id"), "parent_id IS NOT NULL"),
 )
 

@@ -109,6 +109,10 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
         ["purge"],
         ["purge", "--older-than", "old"],
         ["purge", "--older-than", "999999999w"],
+        ["purge", "--idle-for", "long"],
+        ["purge", "--keys-older-than", "-1d"],
+        ["purge", "--owner", "ann"],
+        ["purge", "--older-than", "1d", "--idle-for", "1d"],
         ["recount", "--counter", "cl100k_base"],
         ["recount", "c1", "--all", "--counter", "cl100k_base"],
     ],
@@ -340,6 +344,18 @@ def test_old_messages_are_purged(filled: str) -> None:
     dry = done("purge", "--older-than", "0s", "--dry-run", "--json", url=filled)
     assert dry.json == counts | {"dry_run": True}
     assert done("purge", "--older-than", "0s", "--json", url=filled).json == counts | {"dry_run": False}
+    assert done("ls", "--json", url=filled).json == []
+
+
+def test_idle_conversations_and_keys_are_purged(filled: str) -> None:
+    assert "removed 0 messages; 0 conversations" in done("purge", "--idle-for", "1d", url=filled).out
+    assert done("purge", "--keys-older-than", "1d", url=filled).out == "removed 0 idempotency keys\n"
+    arguments = ["--idle-for", "0s", "--keys-older-than", "0s"]
+    assert done("purge", *arguments, "--owner", "nobody", "--json", url=filled).json["conversations"] == 0
+    dry = done("purge", *arguments, "--dry-run", url=filled).out
+    assert dry.startswith("would remove 8 messages; 0 idempotency keys; 3 conversations as a whole")
+    counts = {"conversations": 3, "messages": 8, "keys": 0, "dry_run": False}
+    assert done("purge", *arguments, "--json", url=filled).json == counts
     assert done("ls", "--json", url=filled).json == []
 
 

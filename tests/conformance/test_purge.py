@@ -118,7 +118,7 @@ def test_by_owner(counted: Store, sql: Direct, arguments: dict[str, Any]) -> Non
 
 
 def test_messages_are_as_old_as_their_storing(counted: Store, sql: Direct) -> None:
-    """A history that was imported yesterday is a day old, unless told otherwise."""
+    """A history that came in yesterday is a day old, whatever its messages say, unless told otherwise."""
     counted.append("c", texts(1, 2, 3))
     aged(sql, "true", 900)
     sql.run("UPDATE {messages} SET stored_at = '2099-01-01T00:00:00.000Z' WHERE position > 1")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenmem.cli.group import FAILED
-from tokenmem.cli.options import DEFAULT_URL, Database, Json, Schema, Url, opened
+from tokenmem.cli.options import DEFAULT_URL, Database, Json, Owner, Schema, Url, opened
 from tokenmem.cli.output import Column, escape, plural, print_json, print_table
 
 if TYPE_CHECKING:
@@ -84,48 +84,69 @@ def remove(
         print_json({"removed": conversation_ids})
 
 
-def parse_age(text: str) -> timedelta:
-    """A number with a unit: 90d, 12h, 2w.
+def parse_age(text: str | None, option: str) -> timedelta | None:
+    """A number with a unit: 90d, 12h, 2w; None where the option was not given.
 
     Raises:
         BadParameter: it is something else.
     """
     from tokenmem.arguments import LONGEST_AGE
 
+    if text is None:
+        return None
     match = _AGE.fullmatch(text.strip())
     with suppress(OverflowError):
         if match and (age := timedelta(**{_UNITS[match[2]]: int(match[1])})) <= LONGEST_AGE:
             return age
     raise typer.BadParameter(
-        f"{text!r} is no age that can be; write a number and s, m, h, d or w, as in 90d",
-        param_hint="--older-than",
+        f"{text!r} is no age that can be; write a number and s, m, h, d or w, as in 90d", param_hint=option
     )
 
 
 def purge(
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="AGE", help="What is older: 90d, 12h, 2w.")
-    ],
+        str | None,
+        typer.Option("--older-than", metavar="AGE", help="Messages that are older: 90d, 12h, 2w."),
+    ] = None,
+    idle_for: Annotated[
+        str | None,
+        typer.Option("--idle-for", metavar="AGE", help="Conversations that have not changed for so long."),
+    ] = None,
+    keys_older_than: Annotated[
+        str | None,
+        typer.Option("--keys-older-than", metavar="AGE", help="Idempotency keys that are older."),
+    ] = None,
+    owner: Owner = None,
     url: Url = DEFAULT_URL,
     schema: Schema = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old messages.
+    """Remove what is old.
 
-    Of every conversation those before its first younger one, and conversations in which none is left.
+    --older-than: of every conversation the messages before its first younger one, and conversations in which
+    none is left. --idle-for: conversations as a whole. --keys-older-than: idempotency keys, alone or besides.
     """
-    age = parse_age(older_than)
+    messages, conversations = parse_age(older_than, "--older-than"), parse_age(idle_for, "--idle-for")
+    keys = parse_age(keys_older_than, "--keys-older-than")
+    if messages is conversations is keys is None or not (messages is None or conversations is None):
+        raise typer.BadParameter(
+            "say --older-than or --idle-for, one of the two, or --keys-older-than", param_hint="--older-than"
+        )
     with opened(url, schema) as database:
-        purged = database.store.purge(older_than=age, dry_run=dry_run)
+        purged = database.store.purge(
+            older_than=messages, idle_for=conversations, keys_older_than=keys, owner=owner, dry_run=dry_run
+        )
     if as_json:
         counts = {"conversations": purged.conversations, "messages": purged.messages}
-        print_json(counts | {"dry_run": dry_run})
+        expired = {} if keys is None else {"keys": purged.keys}
+        print_json(counts | expired | {"dry_run": dry_run})
         return
-    print(
-        f"{'would remove' if dry_run else 'removed'} {plural(purged.messages, 'message')}; "
-        f"{plural(purged.conversations, 'conversation')} as a whole"
-    )
+    told = [] if keys is None else [plural(purged.keys, "idempotency key")]
+    if messages is not None or conversations is not None:
+        told.insert(0, plural(purged.messages, "message"))
+        told.append(f"{plural(purged.conversations, 'conversation')} as a whole")
+    print(f"{'would remove' if dry_run else 'removed'} {'; '.join(told)}")
 
 
 def recount(

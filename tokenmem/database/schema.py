@@ -169,7 +169,7 @@ def _index_conversations(table: sa.Table) -> None:
             f"conversations_archived_changed{suffix}",
             condition & column.archived_at.is_not(None),
             *first,
-            column.recent_at,
+            *(column.recent_at, column.created_at),
         )
 
 
