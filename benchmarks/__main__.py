@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.bulk import measure as bulk
 from benchmarks.imports import measure as imports
+from benchmarks.listing import measure as listing
 from benchmarks.overhead import measure as overhead
 from benchmarks.pages.performance import PARTS, write_page
 from benchmarks.pages.performance_plot import write_plots
@@ -38,6 +39,8 @@ class Scale:
     bulk_rounds: int
     storage_conversations: int
     import_rounds: int
+    listed_conversations: int
+    listing_appends: int
 
 
 FULL = Scale(
@@ -50,6 +53,8 @@ FULL = Scale(
     bulk_rounds=10,
     storage_conversations=200,
     import_rounds=20,
+    listed_conversations=1_000_000,
+    listing_appends=20_000,
 )
 QUICK = Scale(
     Effort(seconds=0.1, least=3, most=100, warm_up_seconds=0.1),
@@ -61,6 +66,8 @@ QUICK = Scale(
     bulk_rounds=5,
     storage_conversations=10,
     import_rounds=3,
+    listed_conversations=50_000,
+    listing_appends=2_000,
 )
 
 
@@ -101,6 +108,14 @@ async def measure(workshop: Workshop, options: argparse.Namespace) -> None:
         processes.run(workshop, results, rounds=scale.process_rounds, seconds=scale.process_seconds)
     if "bulk" in parts:
         bulk.run(workshop, results, messages=scale.bulk_messages, rounds=scale.bulk_rounds)
+    if "listing" in parts:
+        await listing.run(
+            workshop,
+            results,
+            conversations=scale.listed_conversations,
+            effort=scale.effort,
+            appends=scale.listing_appends,
+        )
     if "storage" in parts:
         await storage.run(workshop, results, chosen=chosen, conversations=scale.storage_conversations)
     if "peers" in parts:

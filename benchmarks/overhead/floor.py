@@ -18,10 +18,9 @@ from benchmarks.support.texts import Message
 from tokenmem import Store
 from tokenmem.database.schema import DEFAULT_SCHEMA
 from tokenmem.database.statements import render
-from tokenmem.operations.rows import MESSAGE_COLUMNS
 
-RANGE = f"""
-SELECT {MESSAGE_COLUMNS} FROM {{messages}} m
+RANGE = """
+SELECT {message_columns} FROM {messages} m
 WHERE m.conversation_id = :id AND m.position > :start AND m.position <= :end
 """
 

@@ -14,7 +14,7 @@ from benchmarks.support.databases import ENGINES, NAMES
 from benchmarks.support.results import Results, documents
 from benchmarks.support.texts import SIZES
 
-PARTS = ("overhead", "peers", "processes", "bulk", "storage", "imports", "chat")
+PARTS = ("overhead", "peers", "processes", "bulk", "storage", "imports", "chat", "listing")
 
 QUICK = (
     "**From a quick run, with few repetitions and 100 other conversations.** Its milliseconds, and ratios "

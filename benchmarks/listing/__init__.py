@@ -1,0 +1,1 @@
+"""Lists of conversations, the newest first."""
