@@ -108,9 +108,9 @@ def test_both_stores_have_the_same_methods_with_the_same_arguments() -> None:
         assert parameters(sync) == parameters(other), name
         assert inspect.getdoc(sync), name
         assert inspect.getdoc(other), name
-        plain = name in ("bind", "for_owner", "transaction")
+        plain = name in ("bind", "for_owner", "transaction", "export")
         assert inspect.iscoroutinefunction(other) == (not plain), name
-        if name not in ("bind", "transaction"):
+        if name not in ("bind", "transaction", "export"):
             assert get_type_hints(sync) == get_type_hints(other), name
 
 

@@ -25,6 +25,9 @@ METHODS: dict[str, Callable[[Store, str], Any]] = {
     "messages": lambda store, name: store.messages(name),
     "messages backwards": lambda store, name: store.messages(name, newest_first=True),
     "calls": lambda store, name: store.calls(name),
+    "record_call": lambda store, name: store.record_call(name, model="gpt-4o"),
+    "versions": lambda store, name: store.versions(name, 1),
+    "versions of nothing": lambda store, name: store.versions(name, 9),
     "conversation": lambda store, name: store.conversation(name),
     "update": lambda store, name: store.update(name, title="mine"),
     "merge": lambda store, name: store.update(name, metadata={"mine": 1}, merge=True),
@@ -55,7 +58,7 @@ METHODS: dict[str, Callable[[Store, str], Any]] = {
     "delete": lambda store, name: store.delete(name),
     "recount": lambda store, name: store.recount(name, "o200k_base"),
 }
-TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")
+TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts", "message_versions")
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def test_the_table_of_methods_is_complete() -> None:
     without_id = {"conversations", "import_conversations", "delete_owner", "purge", "verify"}
     without_id |= {"create", "move_owner"}  # of new conversations, and of all of an owner's
     without_id |= {"upgrade", "bind", "for_owner", "transaction", "close", "engine"}
-    without_id |= {"anonymize_owner", "usage"}
+    without_id |= {"anonymize_owner", "usage", "export"}
     for kind in (Store, AsyncStore):
         public = {name for name in dir(kind) if not name.startswith("_")}
         called = {name.split()[0] for name in METHODS} - {"a", "merge"}
