@@ -18,7 +18,6 @@ LONG_FILES = {
     "tests/cli/test_cli.py",
     "tests/cli/test_cli_chat.py",
     "tests/conformance/test_chat.py",
-    "tests/conformance/test_organizing.py",
     "tests/counting/test_model_rules.py",
     "tests/database/test_query_plans.py",
     "tests/database/test_views.py",
