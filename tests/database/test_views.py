@@ -300,6 +300,18 @@ def test_conversation_overview_sums_the_calls(database: Database) -> None:
     assert found == [(total, "o200k_base")]
 
 
+def test_conversation_overview_shows_where_conversations_stand(database: Database) -> None:
+    database.store.create("c1", keep=True, metadata={"a": 1})
+    database.store.fork("c1", "c2")
+    away = database.store.archive("c2").archived_at
+    columns = "id, archived_at IS NULL, parent_id, forked_at, keep, CAST(metadata AS text)"
+    assert away is not None
+    assert database.read(columns, "conversation_overview", "ORDER BY id") == [
+        ("c1", True, None, None, True, '{"a":1}'),
+        ("c2", False, "c1", 0, False, '{"a":1}'),
+    ]
+
+
 def test_usage_by_day_is_by_utc_day_and_model(database: Database) -> None:
     database.store.append("c1", [user()])
     spent = {"window_tokens": 8, "input_tokens": 10, "output_tokens": 2}
