@@ -65,6 +65,25 @@ def test_little_is_enough(counted: Store) -> None:
     assert counted.record_call("c1", model="m", status="error", error="timeout").number == 2
 
 
+def test_a_window_says_what_to_pass(counted: Store) -> None:
+    """Pinned messages among the window's positions are its own; 0 stands for no window."""
+    for limit in (5, 8, 100):
+        window = counted.window("c1", limit)
+        call = counted.record_call(
+            "c1",
+            model="m",
+            first_position=window.first_position,
+            last_position=window.last_position,
+            pinned=[each.position for each in window.messages if each.pinned],
+        )
+        assert call.window_tokens == window.token_count
+    counted.edit("c1", 3, texts(3)[0], pinned=True)
+    call = counted.record_call("c1", model="m", first_position=2, last_position=4, pinned=[3, 1])
+    assert (call.pinned, call.window_tokens) == ((1,), 10)
+    call = counted.record_call("c1", model="m", first_position=0, last_position=0, pinned=[3, 1])
+    assert (call.first_position, call.last_position, call.pinned) == (None, None, (1, 3))
+
+
 def test_the_window_is_counted_by_the_running_totals(counted: Store) -> None:
     counted.delete_message("c1", 3)
     counted.edit("c1", 2, texts(20)[0])
@@ -115,14 +134,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"first_position": 2}, "pass first_position and last_position"),
     ({"last_position": 2}, "pass first_position and last_position"),
     ({"first_position": 3, "last_position": 2}, "last_position is 2; pass 3"),
-    ({"first_position": 0, "last_position": 2}, "first_position is 0"),
+    ({"first_position": -1, "last_position": 2}, "first_position is -1"),
+    ({"first_position": 0, "last_position": 2}, "pass first_position and last_position"),
     ({"first_position": 2, "last_position": 5}, "no position 5; its last position is 4"),
     ({"reply_position": 5}, "no position 5; its last position is 4"),
     ({"reply_position": 4, "reply_messages": 2}, "no position 5; its last position is 4"),
     ({"reply_messages": 2}, "pass reply_position too"),
     ({"reply_position": 4, "reply_messages": 0}, "reply_messages is 0"),
     ({"pinned": [9]}, "no position 9"),
-    ({"pinned": [2], "first_position": 2, "last_position": 3}, "position 2, which is in the window"),
     ({"pinned": 3}, "pinned is a int"),
     ({"pinned": [True]}, "a position of pinned is True"),
     ({"status": "running"}, "status is 'running'; use one of ok, error, cancelled"),

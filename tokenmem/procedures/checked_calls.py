@@ -76,6 +76,7 @@ def _optional_text(value: object, what: str) -> str | None:
 
 
 def _window(first: object, last: object) -> tuple[int | None, int | None]:
+    first, last = (None if each == 0 else each for each in (first, last))  # as a Window of pinned ones has it
     if first is None and last is None:
         return None, None
     if first is None or last is None:
@@ -99,12 +100,8 @@ def _pinned(value: object, first: int | None, last: int | None) -> list[int] | N
     if value is None:
         return None
     positions = [checked_number(each, "a position of pinned", least=1) for each in _listed(value, "pinned")]
-    for position in positions:
-        if first is not None and last is not None and first <= position <= last:
-            raise InvalidArgument(
-                f"pinned has the position {position}, which is in the window from {first} to {last}; "
-                f"pass only those from outside it"
-            )
+    if first is not None and last is not None:  # those in the window are known by it
+        positions = [position for position in positions if not first <= position <= last]
     return sorted(set(positions))
 
 

@@ -74,9 +74,10 @@ class CallMethods(BaseMethods):
         Args:
             conversation_id: the conversation.
             model: the model that was asked.
-            first_position: the first message of the window that was sent, besides the pinned ones.
+            first_position: the first message of the window that was sent, besides the pinned ones; None or 0
+                where there was none.
             last_position: the last one.
-            window_tokens: what was sent, in tokens; None takes what the window and the pinned messages
+            window_tokens: what was sent, in tokens; None takes what the window's messages and the pinned ones
                 cost by the conversation's counter.
             input_tokens: the provider's count of it, what came from a cache included.
             cached_tokens: how many of these came from its prompt cache.
@@ -95,7 +96,7 @@ class CallMethods(BaseMethods):
             token_limit: the limit of the prompt, in tokens.
             options: the request's; those that are numbers, flags, None or names are kept, free text is not.
             metadata: whatever JSON object you want to keep with it, such as a trace's id.
-            pinned: the positions of pinned messages that were sent from outside the window.
+            pinned: the positions of the pinned messages that were sent; None where that is not known.
             changes: what was sent otherwise than it is stored, as `[{"position": 3, "change": "left_out"}]`.
             instructions: what the model was told before the messages.
             tools: the tools' schemas.
