@@ -26,6 +26,8 @@ _WORDS = {
     "postgresql": {
         "greatest": "GREATEST",
         "short_of": f"{{latest}} - interval '{RECENT} seconds'",
+        "touched_by_take": "{touched}",
+        "is_late": "false",
         "as_text": "::text",
         "by_pinned": "",
         "in_utc": " AT TIME ZONE 'UTC'",
@@ -41,6 +43,11 @@ _WORDS = {
         "as_text": "",
         "greatest": "max",
         "short_of": f"strftime('%Y-%m-%dT%H:%M:%fZ', {{latest}}, '-{RECENT} seconds')",
+        # SQLite writes the indexes of a column that a statement sets, even to what it was: half of what an
+        # append's statement takes. So the few that are late are set by a statement of their own.
+        "touched_by_take": "updated_at = {latest}",
+        "is_late": f"""updated_at <> created_at AND COALESCE(recent_at, '')
+        <= strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-{RECENT} seconds')""",
         "in_utc": "",
         "json": "text",
         "json_array": "json_array",
@@ -87,7 +94,7 @@ _SHARED = {
     "latest": "{greatest}(c.updated_at, {now})",
     # With which every statement ends that takes a conversation's row.
     "returning_taken": """RETURNING last_position AS taken_position, total_tokens AS taken_tokens,
-    last_call AS taken_call, updated_at AS taken_at""",
+    last_call AS taken_call, updated_at AS taken_at, {is_late} AS taken_is_late""",
     "owned": "(CAST(:owner AS text) IS NULL OR c.owner = :owner)",
 }
 
@@ -136,8 +143,8 @@ class Statement:
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
     `{json}` is the type of a JSON column, `{json_array}` a function that makes a JSON list.
     `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
-    `{touched}` sets the times of a conversation that changes; `{one_of_ids}` tests for one of the ids that
-    `several.ids_of` makes `:ids` of.
+    `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where it is taken.
+    `{one_of_ids}` tests for one of the ids that `several.ids_of` makes `:ids` of.
     `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.
 
     Args:
