@@ -14,6 +14,7 @@ CALL = (
     "INSERT INTO {}llm_calls (conversation_id, number, model, status, prompt_digest)"
     " VALUES ('{}', 1, 'm', 'ok', 'd')"
 )
+NUMBERED = "UPDATE {}conversations SET last_call = 1 WHERE id = '{}'"
 
 
 class Prompted:
@@ -26,7 +27,7 @@ class Prompted:
         self.prefix = f"{DEFAULT_SCHEMA}." if url.startswith("postgresql") else ""
         for conversation_id, owner in (("c1", "ann"), ("c2", "bob")):
             self.store.append(conversation_id, texts(1, 2, 3), owner=owner)
-            for statement in (PROMPT, CALL):
+            for statement in (PROMPT, CALL, NUMBERED):
                 self.sql.run(statement.format(self.prefix, conversation_id))
 
     def left(self) -> list[str]:
