@@ -193,6 +193,7 @@ class HumanMessage:
     type = "human"
 
     def model_dump(self, *, mode: str, exclude_unset: bool = False) -> dict[str, Any]:
+        assert mode == "json"
         set_ = {"content": "hi"}
         return set_ if exclude_unset else {**set_, "type": "human", "additional_kwargs": {}, "id": None}
 
