@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -61,6 +61,8 @@ class Facade:
             result = attribute(*args, **kwargs)
             if inspect.iscoroutine(result):
                 return self.loop.run(result)
+            if inspect.isasyncgen(result):
+                return self._iterated(result)
             return Facade(result, self.loop) if isinstance(result, AsyncStore) else result
 
         return call
@@ -76,6 +78,16 @@ class Facade:
                 raise
         else:
             self.loop.run(manager.__aexit__(None, None, None))
+
+    def _iterated(self, results: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        async def following() -> Any:
+            return await anext(results, None)
+
+        try:
+            while (result := self.loop.run(following())) is not None:
+                yield result
+        finally:
+            self.loop.run(results.aclose())
 
     def __enter__(self) -> "Facade":
         self.loop.run(self.store.__aenter__())

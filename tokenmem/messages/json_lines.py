@@ -283,8 +283,9 @@ def _check_positions(line: ConversationLine) -> None:
 
 
 def _is_number(value: object, *, least: int) -> bool:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return is_number and least <= int(str(value)) <= LARGEST_POSITION
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    return least <= value <= LARGEST_POSITION
 
 
 def render_line(line: ConversationLine) -> str:
@@ -296,9 +297,10 @@ def render_line(line: ConversationLine) -> str:
     pieces = [writer.head(head_of(line)), writer.page(line.messages), "]"]
     for name in writer.beside():
         pieces.append(f',"{name}":{{{writer.entries(name, line.messages, 1)[:-1]}}}')
-    pieces += writer.lists()
-    listed = {"positions": line.positions, "last_position": line.last_position, "last_call": line.last_call}
+    pieces += writer.lists(line.positions)
+    listed: JSONObject = {"last_position": line.last_position}
     listed |= {name: getattr(line, name) or None for name in RECORDS}
+    listed["last_call"] = line.last_call
     pieces += [f',"{name}":{dump_json(value)}' for name, value in listed.items() if value is not None]
     return "".join([*pieces, writer.end(is_export=line.is_export)])
 

@@ -87,13 +87,15 @@ class LineWriter:
                 written.append(f'"{number}":{dump_json(value[0])},')
         return "".join(written)
 
-    def lists(self) -> Iterator[str]:
-        """What the messages' numbers, positions and times are listed in."""
+    def lists(self, positions: Sequence[int] | None = None) -> Iterator[str]:
+        """What the messages' numbers, positions and times are listed in; `positions` where they are known."""
         if self._pinned:
             yield f',"pinned":{dump_json(self._pinned)}'
         if self._escaped:
             yield f',"escaped":{dump_json(self._escaped)}'
-        if self._numbered and self.count and self._positions[-1] > self.count:
+        if positions is not None:
+            yield from _listed("positions", positions, str)
+        elif self._numbered and self.count and self._positions[-1] > self.count:
             yield from _listed("positions", self._positions, str)
         if any(time != _NO_TIME for time in self._times):
             yield from _listed("times", self._times, _time_text)
@@ -104,7 +106,7 @@ class LineWriter:
         return f',"{FORMAT}":1}}' if is_marked else "}"
 
 
-def _listed(name: str, values: array[int], text: Callable[[int], str]) -> Iterator[str]:
+def _listed(name: str, values: Sequence[int], text: Callable[[int], str]) -> Iterator[str]:
     yield f',"{name}":['
     for start in range(0, len(values), _PAGE):
         written = ",".join(map(text, values[start : start + _PAGE]))
