@@ -37,6 +37,8 @@ def _short_of(moment: str) -> dict[str, str]:
 _WORDS = {
     "postgresql": {
         "greatest": "GREATEST",
+        "touched_by_take": "{touched}",
+        "is_late": "false",
         "as_text": "::text",
         "by_pinned": "",
         "in_utc": " AT TIME ZONE 'UTC'",
@@ -49,6 +51,11 @@ _WORDS = {
     "sqlite": {
         "as_text": "",
         "greatest": "max",
+        # SQLite writes the indexes of a column that a statement sets, even to what it was: half of what an
+        # append's statement takes. So the few that are late are set by a statement of their own.
+        "touched_by_take": "updated_at = {latest}",
+        "is_late": f"""updated_at <> created_at AND COALESCE(recent_at, '')
+        <= strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-{RECENT} seconds')""",
         "in_utc": "",
         "json": "text",
         "json_array": "json_array",
@@ -104,7 +111,7 @@ _SHARED = {
     "latest": "{greatest}(c.updated_at, {now})",
     # With which every statement ends that takes a conversation's row.
     "returning_taken": """RETURNING last_position AS taken_position, total_tokens AS taken_tokens,
-    last_call AS taken_call, updated_at AS taken_at""",
+    last_call AS taken_call, updated_at AS taken_at, {is_late} AS taken_is_late""",
     "owned": "(CAST(:owner AS text) IS NULL OR c.owner = :owner)",
 }
 
@@ -154,7 +161,7 @@ class Statement:
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
     `{json}` and `{timestamp}` are types of columns, `{json_array}` a function that makes a JSON list.
     `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
-    `{touched}` sets the times of a conversation that changes.
+    `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where it is taken.
     `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.
 
     Args:

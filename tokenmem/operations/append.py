@@ -77,7 +77,7 @@ ON CONFLICT (id) DO UPDATE SET
     message_count = c.message_count + excluded.message_count,
     total_tokens = c.total_tokens + excluded.total_tokens,
     revision = c.revision + 1,
-    {touched}
+    {touched_by_take}
 WHERE c.token_counter = excluded.token_counter
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
@@ -90,7 +90,7 @@ UPDATE {conversations} AS c SET
     message_count = c.message_count + :count,
     total_tokens = c.total_tokens + :tokens,
     revision = c.revision + 1,
-    {touched}
+    {touched_by_take}
 WHERE c.id = :id AND c.token_counter = :token_counter
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)
     AND (CAST(:owner AS text) IS NULL OR c.owner = :owner)
@@ -188,7 +188,7 @@ def _take_and_copy(
     rows = _TAKE[take].fetch(connection, scope, head)
     if not rows:
         return None
-    last_position, total_tokens, _, moment = rows[0]
+    last_position, total_tokens, _, moment, _ = rows[0]
     first_position = last_position - len(pending.messages) + 1
     bulk = insert.bulk_rows(
         pending.conversation_id,

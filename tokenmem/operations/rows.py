@@ -72,12 +72,12 @@ class StoredRows:
             {"role": role, "content": content}
             if payload is None
             else provider_message(role, content, load_json(payload))
-            for _, role, _, content, payload, *_ in self.rows
+            for _, role, _, content, payload, _, _, _, _ in self.rows
         ]
 
     def plain(self) -> list[JSONObject] | None:
         """The messages where each is a role and a text alone; None where one is more, or says nothing."""
-        for _, role, kind, content, payload, *_ in self.rows:
+        for _, role, kind, content, payload, _, _, _, _ in self.rows:
             if payload is not None or kind != "message" or (role == "assistant" and not content):
                 return None
         return self.to_openai()

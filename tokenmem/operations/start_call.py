@@ -63,7 +63,7 @@ UPDATE {conversations} AS c SET
     total_tokens = c.total_tokens + :tokens,
     revision = c.revision + :changes,
     last_call = c.last_call + 1,
-    {touched}
+    {touched_by_take}
 WHERE c.id = :id AND {owned}
     AND (CAST(:revision AS bigint) IS NULL OR c.revision = :revision)
     AND (CAST(:expected AS bigint) IS NULL OR c.last_position = :expected)

@@ -24,6 +24,9 @@ _GIVEN = """FROM (SELECT :taken_position AS taken_position, :taken_call AS taken
     :taken_at AS taken_at) AS taken"""
 
 
+_MOVE_RECENT = Statement("UPDATE {conversations} SET recent_at = updated_at WHERE id = :id")
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A statement that reads `FROM taken` and changes a table.
@@ -100,7 +103,9 @@ def take_and_change(
     rows = _statement(take).fetch(connection, scope, request)
     if not rows:
         return None
-    last_position, total_tokens, last_call, moment = rows[0]
+    last_position, total_tokens, last_call, moment, is_late = rows[0]
+    if is_late:
+        _MOVE_RECENT.run(connection, scope, request)
     if messages:
         first, before = last_position - len(messages) + 1, total_tokens - sum(token_counts)
         bulk = insert.bulk_rows(
