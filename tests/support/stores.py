@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests.support.postgres import PostgresServer
 from tokenmem import AsyncStore, Message, Store
+from tokenmem.database import schema
 from tokenmem.database.statements import render
 
 VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
-TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts", "message_versions")
+TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")
 
 
 class Unit:
@@ -192,7 +193,7 @@ class Direct:
 
     def _statement(self, text: str) -> sa.TextClause:
         prefix = "" if self.engine.dialect.name == "sqlite" else "tokenmem."
-        return sa.text(text.format(**{table: prefix + table for table in TABLES}))
+        return sa.text(text.format(**{table: prefix + table for table in schema.TABLES}))
 
     def close(self) -> None:
         self.engine.dispose()
