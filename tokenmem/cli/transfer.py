@@ -74,10 +74,10 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write conversations as JSON Lines, with times, metadata, versions and model calls.
+    """Write conversations as JSON Lines.
 
-    `tokenmem import` reads them. Archived and empty conversations are written too. A file is written beside
-    its place and moved there when it is complete.
+    With times, metadata, versions and model calls; archived and empty conversations too. `tokenmem import`
+    reads them. A file is written beside its place and moved there when it is complete.
     """
     from tokenmem.cli.exporting import destination, write_conversations
 
