@@ -546,7 +546,9 @@ def test_calls_as_json_hold_all_that_is_recorded(called: str) -> None:
     listed = done("calls", "c1", "--json", url=called).json
     for shown, call in zip(listed, recorded(called), strict=True):
         expected = {name: getattr(call, name) for name in LLMCall.__slots__}
-        assert shown == expected | {"created_at": call.created_at.isoformat()}
+        assert call.pinned is not None
+        assert shown == expected | {"created_at": call.created_at.isoformat(), "pinned": list(call.pinned)}
+        assert shown["revision"] > 0
 
 
 def test_a_page_of_calls(called: str) -> None:

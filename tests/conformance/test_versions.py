@@ -181,7 +181,7 @@ def test_edits_at_once_lose_no_content(stores: Stores, counted: Store, sql: Dire
     [
         ("UPDATE {message_versions} SET since_revision = since_revision + 1 WHERE version = 2", "since"),
         ("UPDATE {message_versions} SET since_revision = 1 WHERE version = 1", "since"),
-        ("UPDATE {message_versions} SET replaced_at_revision = 0 WHERE version = 2", "since"),
+        ("UPDATE {message_versions} SET replaced_at_revision = 0 WHERE version = 2", "replaced_at"),
         ("DELETE FROM {message_versions} WHERE version = 1", "since"),
         ("UPDATE {message_versions} SET position = 77", "versions without a message"),
     ],

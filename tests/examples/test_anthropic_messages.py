@@ -102,6 +102,9 @@ def test_the_prompt_cache(chats: Chats, stream: bool) -> None:
         ]
     assert server.problems == []
     assert replies[0].call.cached_tokens == 0
+    written = [each.call.cache_write_tokens for each in replies]
+    assert all(tokens is not None and tokens >= 0 for tokens in written)
+    assert any(written)
     whole = [each.call.input_tokens for each in replies]
     from_cache = [each.call.cached_tokens for each in replies]
     assert all(read < tokens for read, tokens in zip(from_cache, whole, strict=True))
