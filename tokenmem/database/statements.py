@@ -143,8 +143,9 @@ class Statement:
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
     `{json}` is the type of a JSON column, `{json_array}` a function that makes a JSON list.
     `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
-    `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where it is taken.
-    `{one_of_ids}` tests for one of the ids that `several.ids_of` makes `:ids` of.
+    `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where a statement takes it;
+    `{one_of_ids}` tests for one of the ids that
+    `several.ids_of` makes `:ids` of.
     `python -m tokenmem.operations` prints every statement as psql and sqlite3 take it.
 
     Args:
