@@ -48,7 +48,7 @@ def filled(store: Store, sql: Direct) -> None:
     sql.run(
         "INSERT INTO {message_versions} (conversation_id, position, version, part, since_revision, "
         "replaced_at_revision, replaced_at, token_count, role, kind, content, payload) "
-        "SELECT 'c1', 2, 1, 1, revision - 2, revision - 1, updated_at, 4, 'user', 'message', 'older', "
+        "SELECT 'c1', 2, 1, 1, 0, revision - 1, updated_at, 4, 'user', 'message', 'older', "
         f"CAST(:payload AS {kind}) FROM {{conversations}} WHERE id = 'c1'",
         payload='{"role":"user","name":"a"}',
     )

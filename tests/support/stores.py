@@ -212,13 +212,14 @@ class Direct:
             f"INSERT INTO {{llm_calls}} (conversation_id, number{names})"
             f" VALUES ('{conversation_id}', {number}{values})"
         )
+        self.run(f"UPDATE {{conversations}} SET last_call = {number} WHERE id = '{conversation_id}'")
 
     def version(self, conversation_id: str, position: int, content: str = "before") -> None:
         """Put a content that an edit has replaced beside a message."""
         self.run(
             "INSERT INTO {message_versions} (conversation_id, position, version, part, since_revision,"
             " replaced_at_revision, replaced_at, token_count, role, kind, content, payload)"
-            f" VALUES ('{conversation_id}', {position}, 1, 1, 1, 2, '2026-01-01T00:00:00Z', 1, 'user',"
+            f" VALUES ('{conversation_id}', {position}, 1, 1, 0, 2, '2026-01-01T00:00:00Z', 1, 'user',"
             " 'message', :content, NULL)",
             content=content,
         )

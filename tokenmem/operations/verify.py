@@ -85,14 +85,6 @@ WHERE m.conversation_id > :after AND m.conversation_id <= :last
     AND CAST(:owner AS text) IS NULL
     AND NOT EXISTS (SELECT 1 FROM {conversations} c WHERE c.id = m.conversation_id)
 GROUP BY m.conversation_id
-UNION ALL
-SELECT v.conversation_id, v.position, 'versions without a message', 0, count(*)
-FROM {message_versions} v
-WHERE v.conversation_id > :after AND v.conversation_id <= :last
-    AND v.conversation_id IN (SELECT id FROM chosen)
-    AND NOT EXISTS (
-        SELECT 1 FROM {messages} m WHERE m.conversation_id = v.conversation_id AND m.position = v.position)
-GROUP BY v.conversation_id, v.position
 """
 # Behind the last conversation there is no upper bound; with an OR SQLite would see none in any range.
 _VERIFY = Statement(_CHECK)
