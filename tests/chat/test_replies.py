@@ -23,7 +23,13 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 3},
     "completion_tokens_details": {"reasoning_tokens": 1},
 }
-COUNTS = {"input_tokens": 9, "cached_tokens": 3, "output_tokens": 4, "reasoning_tokens": 1}
+COUNTS = {
+    "input_tokens": 9,
+    "cached_tokens": 3,
+    "cache_write_tokens": None,
+    "output_tokens": 4,
+    "reasoning_tokens": 1,
+}
 
 
 def chunk(delta: Any = None, finish: str | None = None, **keys: Any) -> dict[str, Any]:
