@@ -29,6 +29,7 @@ class Prompted:
             self.store.append(conversation_id, texts(1, 2, 3), owner=owner)
             for statement in (PROMPT, CALL, NUMBERED):
                 self.sql.run(statement.format(self.prefix, conversation_id))
+        self.sql.run("UPDATE {conversations} SET last_call = 1")
 
     def left(self) -> list[str]:
         """The conversations of which what was sent is still known."""
