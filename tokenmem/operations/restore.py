@@ -62,7 +62,8 @@ def restore(
 def _conversation(line: ConversationLine, stored_at: datetime | str, dialect: str) -> dict[str, object]:
     now = utc(stored_at) if isinstance(stored_at, str) else stored_at
     created = line.created_at or now
-    updated = line.updated_at or now
+    called = [moment for call in line.calls if (moment := moment_of(call.get("created_at"), "created_at"))]
+    updated = max([line.updated_at or now, *called])  # as a call touches its conversation; usage relies on it
     last = line.position_of(len(line.messages) - 1) if line.messages else 0
     calls = [call["number"] for call in line.calls]
     return {
