@@ -17,7 +17,7 @@ from tokenmem.database import schema
 from tokenmem.database.statements import render
 
 VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
-TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts")
+TABLES = ("conversations", "messages", "append_keys", "llm_calls", "call_prompts", "message_versions")
 
 
 class Unit:
