@@ -40,7 +40,8 @@ def add_version(sql: Direct, position: int, version: int = 1) -> None:
     sql.run(
         f"INSERT INTO {versions(sql)} (conversation_id, position, version, part, since_revision,"
         " replaced_at_revision, replaced_at, token_count, role, kind, content)"
-        f" VALUES ('c1', {position}, {version}, 1, {version - 1}, {version}, {now}, 1, 'user', 'message', '{CANARY}')"
+        f" VALUES ('c1', {position}, {version}, 1, {version - 1}, {version}, {now}, 1, 'user', 'message',"
+        f" '{CANARY}')"
     )
 
 

@@ -16,7 +16,7 @@ from tokenmem.database.engine import default_schema, open_engine
 
 NEWER = "a newer tokenmem has brought the tables to revision tokenmem_0004"
 FILL = 'op.execute("CREATE TABLE " + (f"{schema}." if schema else "") + "later (id integer)")'
-ADD = 'op.add_column("messages", sa.Column("metadata", sa.JSON()), schema=schema)'
+ADD = 'op.add_column("messages", sa.Column("mood", sa.JSON()), schema=schema)'
 
 
 class Newer:
@@ -138,11 +138,11 @@ def test_a_revision_may_refuse_older_code(newer: Newer) -> None:
         upgrade="set_oldest_revision(revision)",
         downgrade='set_oldest_revision("tokenmem_0002")',
     )
-    file = next((newer.later.directory / "versions").glob("tokenmem_0004*.py"))
+    file = next((newer.later.directory / "versions").glob("tokenmem_0005*.py"))
     file.write_text(file.read_text().replace("keep_writers_out,", "keep_writers_out, set_oldest_revision,"))
     with newer.later.known():
         newer.store.upgrade()
-    with pytest.raises(errors.SchemaOutOfDate, match=r"at revision tokenmem_0004.*to know tokenmem_0004"):
+    with pytest.raises(errors.SchemaOutOfDate, match=r"at revision tokenmem_0005.*to know tokenmem_0005"):
         newer.store.upgrade()
     with newer.later.known(), newer.engine.begin() as connection:
         migrate.downgrade(connection, newer.schema, "-1")
