@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from itertools import groupby
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Row, Scope, Statement
 from tokenmem.errors import MessageNotFound
 from tokenmem.messages.message import Message
+from tokenmem.messages.parsing import digest
 from tokenmem.messages.values import JSONObject, load_json
 from tokenmem.models import MessageVersion
 from tokenmem.operations.rows import no_conversation, utc
@@ -40,10 +41,9 @@ def keep(connection: sa.Connection, scope: Scope, conversation_id: str, old: Mes
         _KEEP.run(connection, scope, {"id": conversation_id, "position": old.position})
 
 
-def _content(message: Message) -> tuple[str, str, str | None, str]:
-    """What makes one content another: the order of a payload's keys does not."""
-    payload = json.dumps(message.payload, sort_keys=True)
-    return message.role, message.kind, message.content, payload
+def _content(message: Message) -> str:
+    """What makes one content another: neither its pin nor the order of a payload's keys does."""
+    return digest([replace(message, pinned=False)])
 
 
 _OF_POSITION = Statement("""
