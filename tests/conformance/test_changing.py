@@ -199,7 +199,7 @@ def test_replace_by_nothing_truncates(counted: Store, sql: Direct) -> None:
 
 
 def test_replace_where_nothing_stands_behind_appends(counted: Store) -> None:
-    for after in (5, 99):
+    for after in (5, 6):
         counted.replace("c1", texts(6), after=after)
     assert head(counted) == (7, 7, 27)
 
@@ -215,6 +215,7 @@ def test_replace_is_all_or_nothing(counted: Store, sql: Direct) -> None:
         (lambda: counted.replace("c1", texts(1)[0]), errors.InvalidMessage),
         (lambda: counted.replace("c1", "text"), errors.InvalidMessage),
         (lambda: counted.replace("c1", texts(1), after=-1), errors.InvalidArgument),
+        (lambda: counted.replace("c1", texts(1), after=99), errors.InvalidArgument),
         (lambda: counted.replace("c1", texts(1), after=None), errors.InvalidArgument),
     ):
         with pytest.raises(kind):

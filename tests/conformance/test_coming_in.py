@@ -320,3 +320,19 @@ def test_items_with_other_data_are_other_messages(store: Store) -> None:
     assert store.append("c1", [Message.opaque({"a": 1}, "x")], idempotency_key="k").replayed
     with pytest.raises(errors.IdempotencyConflict):
         store.append("c1", [Message.opaque({"a": 2}, "x")], idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "human", "content": [1]},
+        {"type": "ai", "content": [None]},
+        {"type": "ai", "content": "x", "tool_calls": 5},
+        {"role": "user", "parts": [{"type": "step-start"}]},
+    ],
+)
+def test_a_malformed_foreign_message_is_refused(stores: Stores, odd: dict[str, Any]) -> None:
+    store = stores.open(counter=Unit())
+    with pytest.raises(errors.InvalidMessage, match=r"messages\[0\]"):
+        store.append("c1", [odd])
+    assert store.conversations() == []

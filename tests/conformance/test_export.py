@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.stores import Databases, Direct, Stores, positions
+from tests.support.stores import Databases, Direct, Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
 from tokenmem.messages import parse_line, render_line
 from tokenmem.operations import export
@@ -258,3 +258,28 @@ def test_times_and_metadata_come_in_beside_the_messages(stores: Stores) -> None:
     assert (first.metadata, second.metadata) == (None, {"front_end": "id-7"})
     kept = "SELECT position FROM {messages} WHERE stored_at IS NOT NULL"
     assert stores.sql.rows(kept) == [(1,)]
+
+
+def test_what_was_stored_once_comes_back_as_it_is(stores: Stores) -> None:
+    """An item that another framework's message looks like, a deep version, a limit above an integer's."""
+    store, deep = stores.open(counter=Unit()), {}
+    for _ in range(198):
+        deep = {"a": deep}
+    store.append("item", texts(1))
+    payload = json.dumps({"type": "human", "data": {"content": "hi"}})
+    stores.sql.run(
+        "UPDATE {messages} SET role = 'assistant', kind = 'other', content = NULL, payload = "
+        + ("CAST(:payload AS json)" if "postgresql" in stores.url else ":payload"),
+        payload=payload,
+    )
+    store.append("deep", [{"role": "user", "content": "1", "x": deep}])
+    store.edit("deep", 1, texts(2)[0])
+    store.record_call("deep", model="m", token_limit=2**40)
+    for line in "".join(store.export()).splitlines():
+        parsed = parse_line(line)
+        store.delete(parsed.id)
+        store.import_conversations([parsed], counter=Unit())
+    assert json.loads(payload) == store.message("item", 1).payload
+    assert store.versions("deep", 1)[0].messages[0].to_openai() == {"role": "user", "content": "1", "x": deep}
+    assert store.calls("deep")[0].token_limit == 2**40
+    assert store.verify() == []

@@ -160,6 +160,8 @@ def _of_texts(
 ) -> Translated:
     """A message that is made of texts alone."""
     key, framework, called = names
+    if not parts:
+        raise _refused(where, f"{called} without text", remedy)
     kinds = [part.get("type", part.get("block_type", "text")) for part in parts]
     texts = [part.get("text") for part in parts]
     role = "assistant" if given["role"] == "model" else given["role"]
@@ -231,12 +233,17 @@ def _langchain(given: JSONObject, where: str) -> Translated:
 def _parts_of(content: Sequence[JSONValue], *, has_calls: bool) -> list[JSONValue]:
     """The parts that OpenAI's messages know; calls that stand in parts alone stay there."""
     known = _OPENAI_PARTS if has_calls else (*_OPENAI_PARTS, *_LANGCHAIN_CALL_PARTS)
-    return [part for part in content if isinstance(part, str) or part.get("type") in known]
+    return [part for part in content if not isinstance(part, dict) or part.get("type") in known]
 
 
 def _add_calls(message: JSONObject, given: JSONObject, also: JSONObject, where: str) -> None:
     """The calls of an AIMessage as OpenAI's `tool_calls`; those with arguments that are no JSON too."""
-    calls = [*(given.get("tool_calls") or []), *(given.get("invalid_tool_calls") or [])]
+    calls: list[JSONValue] = []
+    for name in ("tool_calls", "invalid_tool_calls"):
+        listed = given.get(name) or []
+        if not isinstance(listed, list):
+            raise _refused(where, f"a LangChain message whose {name} is no list", "pass a list of calls")
+        calls += listed
     if calls:
         message["tool_calls"] = [_call_of(call, where) for call in calls]
     elif also.get("tool_calls"):

@@ -144,7 +144,8 @@ def _messages(record: JSONObject, rest: JSONObject) -> list[Message]:
     beside = {name: rest.pop(name, {}) for name in ("opaque", "partial")}
     if any(beside.values()) or escaped:
         given = [_marked(each, number, beside, escaped) for number, each in enumerate(given, 1)]
-    messages = parse_messages(given) if given or "created_at" not in rest else []
+    is_exported = "created_at" in rest
+    messages = parse_messages(given, translate=not is_exported) if given or not is_exported else []
     for number in _numbers(record.pop("pinned", None), "pinned", len(messages)):
         messages[number - 1] = replace(messages[number - 1], pinned=True)
     times = record.pop("times", None)
@@ -177,9 +178,9 @@ def _marked(
         given, data, rest = unescaped(given), unescaped(data), unescaped(rest)
     if opaque:
         made = Message.opaque(data, given.get("content"), role=str(given.get("role")))
-        return parse_message(made, "escape" if is_escaped else "refuse")
+        return parse_message(made, "escape" if is_escaped else "refuse", translate=False)
     if not partial:
-        return parse_message(given, "escape")
+        return parse_message(given, "escape", translate=False)
     if not isinstance(rest, dict) and rest is not True:
         raise InvalidArgument(f"partial[{number}] is a {type(rest).__name__}; it must be an object or true")
     return parse_partial(given, rest if isinstance(rest, dict) else {}, "escape" if is_escaped else "refuse")

@@ -47,7 +47,7 @@ CALLS: Mapping[str, Kind] = {
     "created_at": "time",
     "revision": "number",
     "api": "text",
-    "token_limit": "count",
+    "token_limit": "number",
     "options": "json",
     "metadata": "json",
     "pinned": "json",
@@ -107,7 +107,6 @@ def _check_record(
 ) -> None:
     if not isinstance(record, dict):
         raise InvalidArgument(f"{where} is a {type(record).__name__}; it must be an object")
-    check_json(record, where)
     for key in record.keys() - columns.keys():
         raise InvalidArgument(
             f"{where} has {key!r:.40}, which is not known here; a newer tokenmem may know it"
@@ -116,6 +115,9 @@ def _check_record(
         value = record.get(column)
         if value is None and column not in optional:
             raise InvalidArgument(f"{where} has no {column}; export the conversation anew")
+        check_json(
+            value, f"{where}.{column}"
+        )  # each alone: a message that nests as deep as it may is one too
         if value is not None and not _is_of(kind, value, f"{where}.{column}"):
             raise InvalidArgument(f"{where}.{column} is {value!r:.40}; it must be a {kind}")
 

@@ -51,13 +51,19 @@ _CALL_PARTS = {"tool_call", "tool_use"}
 
 
 def parse_messages(
-    messages: Iterable[MessageLike], unstorable: Unstorable = "refuse", *, may_be_empty: bool = False
+    messages: Iterable[MessageLike],
+    unstorable: Unstorable = "refuse",
+    *,
+    may_be_empty: bool = False,
+    translate: bool = True,
 ) -> list[Message]:
     """Check messages from outside and split each into text for people and payload.
 
     Args:
         messages: the messages.
         unstorable: what to do about characters that databases cannot hold.
+        may_be_empty: whether there need be none.
+        translate: whether other frameworks' messages are translated or refused; what was stored once is not.
 
     Raises:
         InvalidMessage: one of them cannot be stored; the text names its place in the list and why.
@@ -71,18 +77,20 @@ def parse_messages(
     if not listed and not may_be_empty:
         raise InvalidMessage("messages is empty; pass at least one message")
     return [
-        _plain(message) or _parse(message, f"messages[{index}]", unstorable)
+        _plain(message) or _parse(message, f"messages[{index}]", unstorable, translate=translate)
         for index, message in enumerate(listed)
     ]
 
 
-def parse_message(message: MessageLike, unstorable: Unstorable = "refuse") -> Message:
+def parse_message(
+    message: MessageLike, unstorable: Unstorable = "refuse", *, translate: bool = True
+) -> Message:
     """Check one message from outside and split it into text for people and payload.
 
     Raises:
         InvalidMessage: it cannot be stored; the text says why.
     """
-    return _parse(message, "message", unstorable)
+    return _parse(message, "message", unstorable, translate=translate)
 
 
 def parse_partial(message: JSONObject, rest: JSONObject, unstorable: Unstorable = "refuse") -> Message:
@@ -118,7 +126,7 @@ def _is_role_and_text(message: Message) -> bool:
     return message.metadata is None and message.created_at is None
 
 
-def _parse(message: MessageLike, where: str, unstorable: Unstorable) -> Message:
+def _parse(message: MessageLike, where: str, unstorable: Unstorable, *, translate: bool) -> Message:
     if isinstance(message, Message):
         return _parse_made(message, where, unstorable)
     if isinstance(message, Mapping):
@@ -133,7 +141,7 @@ def _parse(message: MessageLike, where: str, unstorable: Unstorable) -> Message:
             f"{where} has the key {min(taken)!r}, which tokenmem uses for itself; use another, or a Message"
         )
     metadata = None
-    if (found := translated(original, where)) is not None:
+    if translate and (found := translated(original, where)) is not None:
         original, metadata = found.message, scrubbed(found.metadata) or None
     parsed = _storable(original, where, {}, is_to_be_escaped=unstorable == "escape")
     return parsed if metadata is None else replace(parsed, metadata=metadata)

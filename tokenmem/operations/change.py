@@ -59,7 +59,7 @@ def edit(
     pinned = (old.pinned or message.pinned) if pinned is None else pinned
     if pinned and message.kind != "message":
         raise InvalidMessage(
-            f"message {position} is pinned and would become a {message.kind}; unpin it first"
+            f"message {position} would be a {message.kind} and pinned; pass pinned=False, or a plain message"
         )
     if keep_version:
         versions.keep(connection, scope, conversation_id, old, message)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
-from tokenmem.errors import PositionConflict
+from tokenmem.errors import InvalidArgument, PositionConflict
 from tokenmem.messages.message import Message
 from tokenmem.models import Appended
 from tokenmem.operations import insert
@@ -43,6 +43,7 @@ def replace(
 
     Raises:
         ConversationNotFound: there is none of this id, or it is another owner's.
+        InvalidArgument: `after` is behind its last position.
         PositionConflict: the conversation is not at the expected position.
     """
     conversation = lock_conversation(connection, scope, conversation_id)
@@ -50,6 +51,11 @@ def replace(
     if expected_position is not None and expected_position != last_position:
         raise PositionConflict(
             conversation_id, expected_position=expected_position, last_position=last_position
+        )
+    if after > last_position:
+        raise InvalidArgument(
+            f"conversation {conversation_id!r} ends at position {last_position}; it has no {after} after "
+            f"which to replace: read where it ends, or append"
         )
     if conversation.token_counter != token_counter:
         return CounterMismatch(conversation.token_counter)

@@ -61,13 +61,16 @@ class OrganizingProcedures(BaseProcedures):
         new_owner = self.owner_of(checked_name(new, "new"))
         if old_owner is None or new_owner is None or old_owner == new_owner:
             return 0
-        moved, after = 0, ""
+        moved, after, moved_in_pass = 0, "", 0
         while True:
             step = yield from self.write(organize.move_owner, old_owner, new_owner, after)
-            moved += step.moved
-            if step.last_id is None:
+            moved, moved_in_pass = moved + step.moved, moved_in_pass + step.moved
+            if step.last_id is not None:
+                after = step.last_id
+            elif moved_in_pass:  # another process may have made some meanwhile, before where this one was
+                after, moved_in_pass = "", 0
+            else:
                 return moved
-            after = step.last_id
 
     def branches(self, conversation_id: str) -> Procedure[list[Conversation]]:
         """Read the conversations that were forked from one."""

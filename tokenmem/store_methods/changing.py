@@ -62,6 +62,7 @@ class ChangingMethods(BaseMethods):
         Raises:
             ConversationNotFound: there is none of this id, or it is another owner's.
             PositionConflict: the conversation is not at expected_position.
+            InvalidArgument: `after` is behind the conversation's last position; nothing was removed.
             InvalidMessage: a message cannot be stored; nothing was removed.
             UnknownTokenCounter: the conversation's counter is not known here.
         """

@@ -89,7 +89,11 @@ class RetentionMethods(BaseMethods):
         until: date | datetime | None = None,
         by: Literal["day", "model", "owner"] = "day",
     ) -> list[Usage]:
-        """What model calls have cost, in the order of the days, models or owners; deletions change nothing.
+        """What model calls have cost, in the order of the days, models or owners.
+
+        Removed conversations stay in the sums. For a call without a bill what is stored of its reply counts:
+        who removes or edits that changes the sum. A conversation that was exported, deleted and imported
+        again counts twice.
 
         Of removed conversations the sums of each day are kept, so days count as a whole, in UTC. With `since`
         it costs as much as the conversations that have changed since then have calls, so that it can be asked
