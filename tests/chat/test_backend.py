@@ -2,16 +2,12 @@
 
 import http.client
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from tests.support import backend
 from tests.test_documentation import ROOT, blocks
 from tokenmem import Store
 from tokenmem.testing import Answer, ModelServer, Stall
@@ -21,30 +17,16 @@ EXAMPLE = next(code for _, code in blocks(ROOT / "README.md", "python") if "Fast
 
 @contextmanager
 def running(directory: Path, database_url: str, model_url: str) -> Iterator[int]:
-    """The backend on a free port of loopback, which it is given as an open socket."""
+    """The README's backend, and the port on which it listens."""
     (directory / "backend.py").write_text(EXAMPLE, encoding="utf-8")
-    environment = os.environ | {
+    environment = {
         "TOKENMEM_URL": database_url,
         "OPENAI_BASE_URL": model_url,
         "OPENAI_API_KEY": "test",
         "PYTHONWARNINGS": "default",
     }
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        command = [sys.executable, "-m", "uvicorn", "backend:app", "--fd", str(listening.fileno())]
-        process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=environment,
-            pass_fds=[listening.fileno()],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=30)
-            assert "Traceback" not in told, told
+    with backend.running("backend:app", directory, **environment) as port:
+        yield port
 
 
 def post(port: int, path: str, text: str, **headers: str) -> http.client.HTTPConnection:

@@ -2,12 +2,12 @@
 
 import random
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conformance.test_chat import TOOLS, Chats
+from tests.conformance.test_chat import TOOLS
+from tests.support.chats import Chats
 from tests.support.stores import Direct, Stores
 from tokenmem import LLMCall, Message, Store, errors
 from tokenmem.chat import ModelAPI
@@ -15,19 +15,6 @@ from tokenmem.chat.apis.replies import Answer as Read
 from tokenmem.testing import Answer, Cut, Failure, ModelServer, Request
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as opened:
-        yield opened
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    opened = Chats(stores, server)
-    yield opened
-    opened.close()
 
 
 def newest(store: Store, conversation_id: str = "c") -> LLMCall:

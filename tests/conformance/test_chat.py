@@ -1,6 +1,6 @@
 """A turn with a model, on every engine, sync and async, through the real client against a scripted server."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support.chats import Chats
 from tests.support.stores import Direct, Stores
-from tokenmem import AsyncChat, Chat, Message, Reply, Store, errors
+from tokenmem import Message, Store, errors
 from tokenmem.counting.model_rules import prompt_tokens
 from tokenmem.testing import Answer, Cut, Failure, ModelServer, Request, Stall, StreamError
 
@@ -27,75 +28,11 @@ TOOLS = [
 TWO_CALLS = Answer(tool_calls=[("weather", {"city": "Turin"}, "w1"), ("time", {"city": "Oslo"}, "t1")])
 
 
-class Chats:
-    """Chats of a store, sync or async, in the face of a Chat."""
-
-    def __init__(self, stores: Stores, server: ModelServer) -> None:
-        self._stores = stores
-        self._server = server
-        self.store: Any = stores.open()
-        self._clients: list[Any] = []
-
-    def open(self, model: str = "gpt-4o", token_limit: int = 4000, **options: Any) -> Any:
-        kind: Any = openai.AsyncOpenAI if self._stores.is_async else openai.OpenAI
-        client = kind(base_url=self._server.base_url, api_key="test", max_retries=0, timeout=20)
-        self._clients.append(client)
-        return self.on(client, model, token_limit, **options)
-
-    def on(self, client: Any, *arguments: Any, **options: Any) -> Any:
-        if not self._stores.is_async:
-            return Chat(self.store, client, *arguments, **options)
-        return _Awaited(AsyncChat(self.store.store, client, *arguments, **options), self._stores.loop)
-
-    def close(self) -> None:
-        for client in self._clients:
-            closing = client.close()
-            if self._stores.is_async:
-                self._stores.loop.run(closing)
-
-
-class _Awaited:
-    def __init__(self, chat: AsyncChat, loop: Any) -> None:
-        self._chat = chat
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            answer = getattr(self._chat, name)(*arguments, **options)
-            if isinstance(answer, AsyncChat):
-                return _Awaited(answer, self._loop)
-            return self._iterated(answer) if hasattr(answer, "__anext__") else self._loop.run(answer)
-
-        return call
-
-    def _iterated(self, stream: Any) -> Iterator[str | Reply]:
-        end = object()
-
-        async def following() -> Any:
-            return await anext(stream, end)
-
-        async def close() -> None:
-            await stream.aclose()
-
-        try:
-            while (part := self._loop.run(following())) is not end:
-                yield part
-        finally:
-            self._loop.run(close())
-
-
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
     with ModelServer([]) as server:
         yield server
         assert server.problems == []
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    chats = Chats(stores, server)
-    yield chats
-    chats.close()
 
 
 @pytest.fixture(params=["chat", "responses"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.test_chat import Chats
+from tests.support.chats import Chats
 from tests.support.stores import Stores
 from tokenmem import Message, errors
 from tokenmem.messages.unstorable import ESCAPE

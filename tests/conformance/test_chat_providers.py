@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.test_chat import TOOLS, Chats, refused
+from tests.conformance.test_chat import TOOLS, refused
+from tests.support.chats import Chats
 from tests.support.stores import Stores
 from tokenmem import AsyncChat, Chat, Reply, errors
 from tokenmem.chat import Answer, ModelAPI, StreamReader
@@ -30,13 +31,6 @@ def server() -> Iterator[ModelServer]:
     with ModelServer([]) as server:
         yield server
         assert server.problems == []
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    chats = Chats(stores, server)
-    yield chats
-    chats.close()
 
 
 def generator(messages: list[Any]) -> Iterator[str]:

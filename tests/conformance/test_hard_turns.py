@@ -2,38 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.conformance.test_chat import Chats
+from tests.support.chats import Chats, said
 from tests.support.stores import Direct, Stores
 from tokenmem import Chat, Message, Store, errors
 from tokenmem.chat import ModelAPI
 from tokenmem.testing import Answer, Cut, Failure, ModelServer
 
 
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as opened:
-        yield opened
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    opened = Chats(stores, server)
-    yield opened
-    opened.close()
-
-
 def model_of(chats: Chats, function: Any, **options: Any) -> Any:
     return chats.on(function, "m", 1000, **options)
-
-
-def said(chats: Chats, conversation_id: str = "c") -> list[str | None]:
-    return [message.content for message in chats.store.messages(conversation_id)]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.test_chat import Chats
+from tests.support.chats import Chats
 from tests.support.stores import Direct, Stores, Unit, texts
 from tokenmem import Message, Store, errors
 from tokenmem.counting.counters import counter_named
@@ -23,13 +23,6 @@ SENTENCE = "The train to Turin leaves at 21:58 from platform 4."
 def server() -> Iterator[ModelServer]:
     with ModelServer(lambda _: Answer("Thanks.")) as running:
         yield running
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    opened = Chats(stores, server)
-    yield opened
-    opened.close()
 
 
 def with_data(text: str, metadata: Any = FOREIGN, created_at: datetime | None = None) -> Message:

@@ -1,14 +1,14 @@
 """What removes texts leaves none: a canary that was in every place is in no column of any table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tests.conformance.test_chat import Chats
-from tests.support.stores import Direct, One, Stores, positions
+from tests.support.chats import Chats
+from tests.support.stores import Direct, One, positions
 from tokenmem import Message, Store, errors
 from tokenmem.database import schema
 from tokenmem.operations import several
@@ -26,19 +26,6 @@ SAID = [
     Message.user([{"type": "text", "text": CANARY}, {"type": "image_url", "image_url": {"url": CANARY}}]),
     Message.assistant("plain", metadata={CANARY: 1}),
 ]
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as opened:
-        yield opened
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    opened = Chats(stores, server)
-    yield opened
-    opened.close()
 
 
 def fill(store: Store, sql: Direct, name: str, *, beside: bool) -> None:

@@ -1,32 +1,13 @@
 """A keyed request keeps its question: on every engine, sync and async, through the real client."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
-from tests.conformance.test_chat import Chats
-from tests.support.stores import Stores
+from tests.support.chats import Chats, said
 from tokenmem import errors
 from tokenmem.testing import Answer, Cut, Failure, ModelServer
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as opened:
-        yield opened
-
-
-@pytest.fixture
-def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
-    opened = Chats(stores, server)
-    yield opened
-    opened.close()
-
-
-def said(chats: Chats, conversation_id: str = "c") -> list[str | None]:
-    return [message.content for message in chats.store.messages(conversation_id)]
 
 
 def asked(server: ModelServer) -> list[str]:

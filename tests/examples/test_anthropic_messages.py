@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from examples.anthropic_messages import AnthropicMessages, APIError, AsyncClient, Client
-from tests.conformance.test_chat import TOOLS, _Awaited
+from tests.conformance.test_chat import TOOLS
 from tests.support.anthropic_server import AnthropicServer, Says, problems_in
+from tests.support.chats import Awaited
 from tests.support.stores import Stores
 from tokenmem import AsyncChat, Chat, Message, errors
 
@@ -42,7 +43,7 @@ class Chats:
         }
         given |= {"api": AnthropicMessages(), **options}
         if self.stores.is_async:
-            return _Awaited(AsyncChat(self.store.store, client, **given), self.stores.loop)
+            return Awaited(AsyncChat(self.store.store, client, **given), self.stores.loop)
         return Chat(self.store, client, **given)
 
     def close(self) -> None:

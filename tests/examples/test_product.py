@@ -2,44 +2,17 @@
 
 import http.client
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.support.backend import running
 from tokenmem import Message, Store
 from tokenmem.messages import parse_line
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 60
 """Lines in which all of it is written."""
-
-
-@contextmanager
-def running(database_url: str) -> Iterator[int]:
-    """The backend on a free port of loopback, which it is given as an open socket."""
-    environment = os.environ | {"TOKENMEM_URL": database_url}
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        command = [sys.executable, "-m", "uvicorn", "examples.product.backend:app"]
-        process = subprocess.Popen(
-            [*command, "--fd", str(listening.fileno())],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=[listening.fileno()],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=30)
-            assert "Traceback" not in told, told
 
 
 def asked(port: int, method: str, path: str, user: str = "ada", body: Any = None) -> tuple[int, str]:
@@ -65,7 +38,7 @@ def test_the_conversations_of_a_product(database_url: str) -> None:
         store.append("trip 07", [Message.assistant("At noon.")])
         store.record_call("trip 07", model="gpt-4o", input_tokens=20, output_tokens=5, reply_position=2)
         store.append("secret", [Message.user("mine alone")], owner="bob")
-    with running(database_url) as port:
+    with running("examples.product.backend:app", ROOT, TOKENMEM_URL=database_url) as port:
 
         def get(path: str, **given: Any) -> Any:
             status, text = asked(port, "GET", path, **given)
