@@ -96,9 +96,9 @@ def checked_number(value: object, what: str, *, least: int = 0, most: int = LARG
     return value
 
 
-def optional_number(value: object, what: str, *, least: int = 0) -> int | None:
+def optional_number(value: object, what: str, *, least: int = 0, most: int = LARGEST_COUNT) -> int | None:
     """None, or a checked number. Raises as `checked_number` does."""
-    return None if value is None else checked_number(value, what, least=least)
+    return None if value is None else checked_number(value, what, least=least, most=most)
 
 
 def optional_flag(value: object, what: str) -> bool | None:

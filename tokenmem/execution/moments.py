@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,9 +18,7 @@ from tokenmem.execution.runners import (
     Runner,
     ThreadRunner,
 )
-
-Wait = Callable[..., Awaitable[Any]]
-"""Runs a function that waits for the database, without blocking the event loop."""
+from tokenmem.execution.transactions import Hop
 
 
 @contextmanager
@@ -57,23 +54,22 @@ async def at_one_moment_async(runner: AsyncRunner) -> AsyncIterator[AsyncRunner]
     if not isinstance(runner, (GreenletRunner, ThreadRunner)):
         yield runner
         return
-    wait: Wait = greenlet_spawn if isinstance(runner, GreenletRunner) else runner.read_aside
+    hop: Hop = greenlet_spawn if isinstance(runner, GreenletRunner) else runner.read_aside
     moment = at_one_moment(runner.runner)
-    bound = await wait(moment.__enter__)
+    bound = await hop(moment.__enter__)
     try:
-        yield _Waiting(bound, wait)
+        yield _Waiting(bound, hop)
     finally:
-        await wait(moment.__exit__, None, None, None)
+        await hop(moment.__exit__, None, None, None)
 
 
 class _Waiting:
     """A runner that blocks, run without blocking the event loop."""
 
-    def __init__(self, runner: Runner, wait: Wait) -> None:
+    def __init__(self, runner: Runner, hop: Hop) -> None:
         self.runner = runner
-        self.wait = wait
+        self.hop = hop
 
     async def run(self, effect: Work) -> object:
         """Run one effect."""
-        found: object = await self.wait(self.runner.run, effect)
-        return found
+        return await self.hop(self.runner.run, effect)

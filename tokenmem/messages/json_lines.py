@@ -198,7 +198,7 @@ def _exported(record: JSONObject) -> JSONObject:
     found: JSONObject = {name: moment_of(record.pop(name, None), name) for name in _TIMES}
     found |= {name: record.pop(name, None) for name in (*_NUMBERS, "parent_id", "positions")}
     found["keep"] = record.pop("keep", False)
-    found |= {name: checked_records(name, record.pop(name, None)) for name in RECORDS}
+    found |= {name: record.pop(name, None) for name in RECORDS}
     found["escaped"] = frozenset(_numbers(record.pop("escaped", None), "escaped", count))
     for name in ("opaque", "partial"):
         found[name] = _by_number(record, name, count)

@@ -15,6 +15,8 @@ from tokenmem.database.schema import DEFAULT_SCHEMA
 from tokenmem.database.statements import Statement, as_sql
 from tokenmem.operations import append, end_call, record_call, snapshot, start_call, together
 
+DIALECTS = ("postgresql", "sqlite")
+
 
 def statements(dialect: str) -> Iterator[tuple[str, str]]:
     """Each statement's place in the code, `module.name`, and its text as this engine takes it."""
@@ -59,7 +61,7 @@ def _named(name: str, value: object, dialect: str) -> Iterator[tuple[str, Statem
         yield name, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if isinstance(inner, Statement) and (key == dialect or not isinstance(key, str)):
+            if isinstance(inner, Statement) and (key == dialect or key not in DIALECTS):
                 yield f"{name}[{key!r:.40}]", inner
     elif isinstance(value, list):
         for number, inner in enumerate(value):
@@ -70,7 +72,7 @@ def _named(name: str, value: object, dialect: str) -> Iterator[tuple[str, Statem
 def main() -> None:
     """Print them."""
     dialect = sys.argv[1] if len(sys.argv) > 1 else "postgresql"
-    if dialect not in ("postgresql", "sqlite"):
+    if dialect not in DIALECTS:
         raise SystemExit(f"{dialect!r} is no engine; name postgresql or sqlite")
     for place, text in statements(dialect):
         print(f"-- {place}\n{text};\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -78,7 +77,7 @@ def bulk_create(
         each.conversation_id: each for each in reversed(conversations)
     }  # of several with one id the first
     rows = dump_json([_row(pending) for pending in first.values()])
-    taken: dict[str, Any] = dict(
+    taken: dict[str, datetime | str] = dict(
         _TAKES[dialect].fetch(connection, scope, {"rows": rows, "first_revision": first_revision()})
     )
     new = [pending for pending in first.values() if pending.conversation_id in taken]

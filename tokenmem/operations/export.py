@@ -12,7 +12,8 @@ from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.line_records import RECORDS, Kind
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, load_json, moment_text
-from tokenmem.operations.rows import conversation_of, messages_of, no_conversation, utc
+from tokenmem.operations.rows import conversation_of, no_conversation, utc
+from tokenmem.operations.stored import between
 
 PAGE = 1000
 """Messages, or other rows, in memory at a time."""
@@ -78,18 +79,11 @@ def conversation(connection: sa.Connection, scope: Scope, conversation_id: str) 
     return Exported(line, found.last_position, last_call)
 
 
-_MESSAGES = Statement("""
-SELECT {message_columns} FROM {messages} m
-WHERE m.conversation_id = :id AND m.position > :after AND m.position <= :last ORDER BY m.position LIMIT :limit
-""")
-
-
 def messages(
     connection: sa.Connection, scope: Scope, conversation_id: str, after: int, last: int
 ) -> list[Message]:
     """A page of messages with after < position <= last."""
-    request = {"id": conversation_id, "after": after, "last": last, "limit": PAGE}
-    return messages_of(_MESSAGES.fetch(connection, scope, request))
+    return between(connection, scope, conversation_id, after, last, PAGE)
 
 
 _TABLES = {"versions": "message_versions", "calls": "llm_calls", "call_prompts": "call_prompts"}

@@ -47,7 +47,7 @@ _FIND_AGED = {
     for by, time in TIMES.items()
     for of_owner, whose in _WHOSE.items()
 }
-_COUNT_OLD = {(by,): Statement(_OLD, time=time) for by, time in TIMES.items()}
+_COUNT_OLD = {by: Statement(_OLD, time=time) for by, time in TIMES.items()}
 _UNTOUCHED = Statement("SELECT 1 FROM {conversations} WHERE id = :id AND updated_at < {ago}")
 # Only differences of running totals count, so the rows that stay are left as they are.
 _DELETE_UP_TO = [
@@ -136,7 +136,7 @@ def _aged(
     """What there is to purge in a conversation, and up to which position."""
     if conversation.keep:
         return Purged(0, 0), 0
-    old, position = _COUNT_OLD[by,].fetch(connection, scope, request)[0]
+    old, position = _COUNT_OLD[by].fetch(connection, scope, request)[0]
     untouched = bool(_UNTOUCHED.fetch(connection, scope, request))
     return Purged(int(old == conversation.message_count and untouched), old), position
 
@@ -149,7 +149,7 @@ WHERE {which} AND {whose} AND c.updated_at < {ago} AND NOT c.keep AND NOT EXISTS
 ORDER BY c.id {end}
 """
 _FIND_IDLE = {
-    (of_owner,): Statement(_IDLE, which="c.id > :after", whose=whose, end="LIMIT :limit")
+    of_owner: Statement(_IDLE, which="c.id > :after", whose=whose, end="LIMIT :limit")
     for of_owner, whose in _WHOSE.items()
 }
 _LOCK_IDLE = {
@@ -164,7 +164,7 @@ def purge_idle(
     """Remove the next few conversations behind the id `after` that have not changed for a time."""
     several.begin_on_sqlite(connection, scope)
     request = _request(scope, after, idle_for)
-    found = _FIND_IDLE[scope.owner is not None,].fetch(connection, scope, request)
+    found = _FIND_IDLE[scope.owner is not None].fetch(connection, scope, request)
     last_id = found[-1][0] if len(found) == BATCH else None
     if found and not dry_run:
         chosen = several.ids_of(connection, [row[0] for row in found])
@@ -180,7 +180,7 @@ _EXPIRED = """COALESCE(k.created_at, (
     AND NOT EXISTS (SELECT 1 FROM {llm_calls} l WHERE l.conversation_id = k.conversation_id
         AND l.number = k.call_number AND l.alive_at > {lease_ago})"""
 _FIND_EXPIRED = {
-    (of_owner,): Statement(
+    of_owner: Statement(
         """
 SELECT c.id FROM {conversations} c WHERE c.id > :after AND {whose} AND EXISTS (
     SELECT 1 FROM {append_keys} k WHERE k.conversation_id = c.id AND {expired})
@@ -206,7 +206,7 @@ def purge_keys(
     """Forget the old keys of the next few conversations behind the id `after`."""
     several.begin_on_sqlite(connection, scope)
     request = _request(scope, after, older_than)
-    found = [row[0] for row in _FIND_EXPIRED[scope.owner is not None,].fetch(connection, scope, request)]
+    found = [row[0] for row in _FIND_EXPIRED[scope.owner is not None].fetch(connection, scope, request)]
     last_id = found[-1] if len(found) == BATCH else None
     if dry_run:
         chosen = several.ids_of(connection, found)

@@ -14,14 +14,9 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import MessageNotFound, PositionConflict
 from tokenmem.messages.message import Message
 from tokenmem.models import Conversation
-from tokenmem.operations.rows import NO_BOUND, lock_conversation, messages_of
-from tokenmem.operations.stored import message_at, move_totals, shift_behind
+from tokenmem.operations.rows import lock_conversation, messages_of
+from tokenmem.operations.stored import between, message_at, move_totals, shift_behind
 
-_BETWEEN = Statement("""
-SELECT {message_columns} FROM {messages} m
-WHERE m.conversation_id = :id AND m.position > :after AND m.position < :before
-ORDER BY m.position LIMIT :limit
-""")
 _NEWEST = Statement("""
 SELECT {message_columns} FROM {messages} m
 WHERE m.conversation_id = :id AND m.position > 0 AND m.position <= :newest
@@ -98,14 +93,8 @@ def delete_messages(
         ConversationNotFound: there is none of this id, or it is another owner's.
     """
     conversation = lock_conversation(connection, scope, conversation_id)
-    behind_all = conversation.last_position + 1
-    request = {
-        "id": conversation_id,
-        "after": after or 0,
-        "before": behind_all if before is None else min(before, behind_all),
-        "limit": NO_BOUND if limit is None else limit,
-    }
-    found = messages_of(_BETWEEN.fetch(connection, scope, request))
+    last = conversation.last_position if before is None else min(before - 1, conversation.last_position)
+    found = between(connection, scope, conversation_id, after or 0, last, limit)
     if found:
         _take_out(connection, scope, conversation, found)
     return found

@@ -99,8 +99,8 @@ class StoredRows:
 
 def conversation_of(row: Row) -> Conversation:
     """A conversation from `{conversation_columns}`."""
-    id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at, *rest = row
-    parent_id, forked_at, archived_at, keep = rest
+    id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at = row[:10]
+    parent_id, forked_at, archived_at, keep = row[10:]
     return Conversation(
         id_,
         owner,

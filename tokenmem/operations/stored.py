@@ -8,7 +8,7 @@ from tokenmem.database.statements import Scope, Statement
 from tokenmem.errors import MessageNotFound
 from tokenmem.messages.message import Message
 from tokenmem.models import Conversation
-from tokenmem.operations.rows import messages_of, no_conversation
+from tokenmem.operations.rows import NO_BOUND, messages_of, no_conversation
 
 _AT = Statement("""
 SELECT {message_columns} FROM {messages} m WHERE m.conversation_id = :id AND m.position = :position
@@ -17,6 +17,10 @@ _MESSAGE = Statement("""
 SELECT {message_columns}, c.last_position
 FROM {conversations} c LEFT JOIN {messages} m ON m.conversation_id = c.id AND m.position = :position
 WHERE c.id = :id AND {owned}
+""")
+_BETWEEN = Statement("""
+SELECT {message_columns} FROM {messages} m
+WHERE m.conversation_id = :id AND m.position > :after AND m.position <= :last ORDER BY m.position LIMIT :limit
 """)
 _SHIFT = Statement("""
 UPDATE {messages} SET tokens_before = tokens_before + :tokens
@@ -56,6 +60,20 @@ def message_at(connection: sa.Connection, scope: Scope, conversation: Conversati
     if not rows:
         raise no_message(conversation.id, position, conversation.last_position)
     return messages_of(rows)[0]
+
+
+def between(
+    connection: sa.Connection,
+    scope: Scope,
+    conversation_id: str,
+    after: int,
+    last: int,
+    limit: int | None = None,
+) -> list[Message]:
+    """The messages with after < position <= last, the oldest `limit` of them; the owner is known."""
+    request = {"id": conversation_id, "after": after, "last": last}
+    request["limit"] = NO_BOUND if limit is None else limit
+    return messages_of(_BETWEEN.fetch(connection, scope, request))
 
 
 def no_message(conversation_id: str, position: int, last_position: int) -> MessageNotFound:

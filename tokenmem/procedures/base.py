@@ -110,8 +110,8 @@ class BaseProcedures:
         return found
 
 
-def unless_missing(procedure: Procedure[T], missing: str, empty: E) -> Procedure[T | E]:
-    """A procedure; where `missing` is "empty" and the conversation is not there, this empty result instead.
+def unless_missing(procedure: Procedure[T], missing: str, empty: Callable[[], E]) -> Procedure[T | E]:
+    """A procedure; where `missing` is "empty" and the conversation is not there, what `empty` makes instead.
 
     Raises:
         InvalidArgument: `missing` is none of its choices.
@@ -122,7 +122,7 @@ def unless_missing(procedure: Procedure[T], missing: str, empty: E) -> Procedure
     except ConversationNotFound:
         if is_error:
             raise
-        return empty
+        return empty()
 
 
 def checked_unstorable(value: object) -> Unstorable:

@@ -28,7 +28,7 @@ class CallProcedures(BaseProcedures):
             optional_number(limit, "limit", least=1),
             bool(newest_first),
         )
-        return unless_missing(found, missing, [])
+        return unless_missing(found, missing, list)
 
     def record_call(self, conversation_id: str, **told: object) -> Procedure[LLMCall]:
         """Put a call on record that the application has made itself."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tokenmem.arguments import checked_choice, checked_metadata, checked_name, checked_number, optional_name
+from tokenmem.arguments import (
+    LARGEST_COST,
+    checked_choice,
+    checked_metadata,
+    checked_name,
+    checked_number,
+    checked_text,
+    optional_name,
+    optional_number,
+)
 from tokenmem.call_options import named_scalars
-from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.messages.values import check_json, check_text, dump_json
+from tokenmem.errors import InvalidArgument
+from tokenmem.messages.values import check_json, dump_json
 from tokenmem.operations.record_call import RecordedCall
 
 STATUSES = ("ok", "error", "cancelled")
@@ -16,8 +25,6 @@ COUNTS = (
     *("reasoning_tokens", "latency_ms", "first_token_ms"),
 )
 NAMES = ("finish_reason", "request_id", "api")
-LARGEST = 2**31 - 1
-"""What an integer column holds."""
 
 
 def checked_call(conversation_id: object, **told: object) -> RecordedCall:
@@ -30,18 +37,17 @@ def checked_call(conversation_id: object, **told: object) -> RecordedCall:
     Raises:
         InvalidArgument: one is wrong; the text names it.
     """
-    numbers = {name: _optional(told.pop(name), name) for name in COUNTS}
+    numbers = {name: optional_number(told.pop(name), name, most=LARGEST_COST) for name in COUNTS}
     names = {name: optional_name(told.pop(name), name) for name in NAMES}
     first, last = _window(told.pop("first_position"), told.pop("last_position"))
     reply, messages = _reply(told.pop("reply_position"), told.pop("reply_messages"))
     pinned = _pinned(told.pop("pinned"), first, last)
-    token_limit = told.pop("token_limit")
     return RecordedCall(
         conversation_id=checked_name(conversation_id, "conversation_id"),
         model=checked_name(told.pop("model"), "model"),
         status=checked_choice(told.pop("status"), "status", STATUSES),
         error=_optional_text(told.pop("error"), "error"),
-        token_limit=None if token_limit is None else checked_number(token_limit, "token_limit"),
+        token_limit=optional_number(told.pop("token_limit"), "token_limit"),
         options=_options(told.pop("options")),
         metadata=_json(checked_metadata(told.pop("metadata"))),
         changes=_changes(told.pop("changes")),
@@ -59,20 +65,12 @@ def checked_call(conversation_id: object, **told: object) -> RecordedCall:
     )
 
 
-def _optional(value: object, what: str, *, least: int = 0) -> int | None:
-    return None if value is None else checked_number(value, what, least=least, most=LARGEST)
-
-
 def _optional_text(value: object, what: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} is a {type(value).__name__}; pass a string or None")
-    try:
-        check_text(value, what)
-    except InvalidMessage as error:
-        raise InvalidArgument(str(error)) from None
-    return value
+    return checked_text(value, what)
 
 
 def _window(first: object, last: object) -> tuple[int | None, int | None]:
@@ -93,7 +91,8 @@ def _reply(position: object, messages: object) -> tuple[int | None, int | None]:
             )
         return None, None
     stored = 1 if messages is None else messages
-    return checked_number(position, "reply_position", least=1), _optional(stored, "reply_messages", least=1)
+    count = optional_number(stored, "reply_messages", least=1, most=LARGEST_COST)
+    return checked_number(position, "reply_position", least=1), count
 
 
 def _pinned(value: object, first: int | None, last: int | None) -> list[int] | None:

@@ -97,7 +97,7 @@ class MessageProcedures(BaseProcedures):
             optional_number(stride, "stride", least=1),
             checked_flag(fall_back, "fall_back"),
         )
-        return unless_missing(found, missing, Window((), 0, token_limit, 0, 0, 0))
+        return unless_missing(found, missing, lambda: Window((), 0, token_limit, 0, 0, 0))
 
     def messages(
         self,
@@ -121,7 +121,7 @@ class MessageProcedures(BaseProcedures):
             payload=checked_flag(payload, "payload"),
             since=optional_moment(since, "since"),
         )
-        return unless_missing(found, missing, [])
+        return unless_missing(found, missing, list)
 
     def edit(
         self, conversation_id: str, position: int, message: MessageLike, pinned: bool | None

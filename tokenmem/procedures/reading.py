@@ -32,8 +32,7 @@ class ReadingProcedures(BaseProcedures):
             checked_name(conversation_id, "conversation_id"),
             optional_number(limit, "limit"),
         )
-        nothing: tuple[None, list[Message]] = (None, [])
-        return unless_missing(found, missing, nothing)
+        return unless_missing(found, missing, lambda: (None, list[Message]()))
 
     def open_tool_calls(self, conversation_id: str) -> Procedure[list[OpenToolCall]]:
         """Read the tool calls that have no result."""
