@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from tokenmem.counting.counters import TiktokenCounter, TokenCounter, TranscriptCounter
     from tokenmem.ids import hashed_id
     from tokenmem.langchain.chain import ConversationChain
-    from tokenmem.langchain.llms import OpenAIChat, OpenAICompletion
+    from tokenmem.langchain.chat_memory import ChatMemory
     from tokenmem.langchain.memory import ConversationTokenBufferMemory
+    from tokenmem.langchain.openai_models import OpenAIChat, OpenAICompletion
     from tokenmem.messages.calls import ToolCall
     from tokenmem.messages.message import Message
     from tokenmem.models import (
@@ -39,6 +40,7 @@ _MODULES = {
     "AsyncChat": "chat",
     "AsyncStore": "async_store",
     "Chat": "chat",
+    "ChatMemory": "langchain.chat_memory",
     "Conversation": "models",
     "ConversationChain": "langchain.chain",
     "ConversationTokenBufferMemory": "langchain.memory",
@@ -46,8 +48,8 @@ _MODULES = {
     "LLMCall": "models",
     "Message": "messages.message",
     "MessageVersion": "models",
-    "OpenAIChat": "langchain.llms",
-    "OpenAICompletion": "langchain.llms",
+    "OpenAIChat": "langchain.openai_models",
+    "OpenAICompletion": "langchain.openai_models",
     "OpenToolCall": "models",
     "Problem": "models",
     "Purged": "models",
@@ -69,6 +71,7 @@ __all__ = [
     "AsyncChat",
     "AsyncStore",
     "Chat",
+    "ChatMemory",
     "Conversation",
     "ConversationChain",
     "ConversationTokenBufferMemory",

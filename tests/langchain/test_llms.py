@@ -13,7 +13,7 @@ import pytest
 
 from tokenmem import ConversationChain, ConversationTokenBufferMemory, OpenAIChat, OpenAICompletion, Store
 from tokenmem.errors import InvalidArgument, InvalidMessage
-from tokenmem.langchain.llms import ask, ask_async, check_llm
+from tokenmem.langchain.llms import ask, ask_async, check_llm, text_of
 from tokenmem.testing import Answer, Failure, ModelServer, RawReply, Reply
 
 MODELS = [OpenAICompletion, OpenAIChat]
@@ -162,7 +162,7 @@ def test_through_the_chain_into_the_database(
             "once more",
             " Again!",
         ]
-    assert server.requests[2].body["prompt"].endswith("AI:  Hello!\nHuman: lost\nHuman: once more\nAI:")
+    assert server.requests[2].body["prompt"].endswith("AI:  Hello!\nHuman: once more\nAI:")
 
 
 def test_repr_names_the_model_and_no_key(client: openai.OpenAI) -> None:
@@ -245,15 +245,26 @@ def test_objects_with_one_method() -> None:
 )
 def test_content_of_a_message(content: Any, text: str) -> None:
     llm = Answers(content=content)
-    assert ask(llm, "hi") == asyncio.run(ask_async(llm, "hi")) == text
+    assert text_of(ask(llm, "hi")) == text_of(asyncio.run(ask_async(llm, "hi"))) == text
 
 
 @pytest.mark.parametrize("content", [7, b"a", [{"type": "tool_use"}], [7], {"text": "a"}])
 def test_no_text(content: Any) -> None:
     with pytest.raises(InvalidMessage, match="no text"):
-        ask(Answers(content=content), "hi")
-    with pytest.raises(InvalidMessage, match="NoneType that has no text"):
-        ask(lambda _: None, "hi")
+        text_of(SimpleNamespace(content=content))
+
+
+@pytest.mark.parametrize("answer", [None, b"a", object(), iter("a")])
+def test_what_says_nothing(answer: Any) -> None:
+    with pytest.raises(InvalidMessage, match=f"{type(answer).__name__} that has no text"):
+        text_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [(7, "7"), (True, "True"), ({"a": 1}, "{'a': 1}"), (["a", "b"], "['a', 'b']")]
+)
+def test_what_is_no_text_is_its_str(answer: Any, text: str) -> None:
+    assert text_of(answer) == text
 
 
 def test_what_cannot_be_called_at_all() -> None:

@@ -1,23 +1,17 @@
-"""Models that answer a text with a text: two of OpenAI's, and the way to call whatever else one has."""
+"""How a chain calls a model: LangChain's, OpenAI's, an object with `invoke`, or a function."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from tokenmem.errors import InvalidArgument, InvalidMessage
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAI
 from tokenmem.callables import is_async, is_left_unawaited
-from tokenmem.chat.apis.interface import Response
-from tokenmem.messages.values import JSONObject
-
-Choice = Any
-"""One choice of a response: each of OpenAI's APIs has a type of its own for it."""
+from tokenmem.chat.apis.replies import Usage
+from tokenmem.errors import InvalidArgument, InvalidMessage
+from tokenmem.langchain.prompts import PromptValue, prompt_text
 
 
 class Invocable(Protocol):
@@ -35,7 +29,10 @@ class AsyncInvocable(Protocol):
 
 
 LLM = Invocable | AsyncInvocable | Callable[..., object]
-"""What a chain calls: a function of a text, plain or `async`, or an object with `invoke` or `ainvoke`."""
+"""What a chain calls: a function of a text, plain or `async`, or an object with `invoke` or `ainvoke`.
+
+A function may also yield its text in pieces, and an object have `stream` or `astream`, which does.
+"""
 
 
 def check_llm(llm: object) -> None:
@@ -63,44 +60,61 @@ def callable_at_once(llm: LLM) -> Callable[..., object]:
     return call
 
 
-def ask(llm: LLM, prompt: str, **options: Any) -> str:
-    """The model's answer as it came, not stripped. `invoke` goes before calling the object itself.
+def ask(llm: LLM, prompt: PromptValue, *, stream: bool = False, config: Any = None, **options: Any) -> object:
+    """The model's answer as it came, or an iterator of its pieces. `invoke` goes before calling the object.
+
+    Args:
+        llm: the model.
+        prompt: a text, or what LangChain's templates make, which is given in the form that the model takes.
+        stream: ask for pieces, where the model has `stream`.
+        config: what LangChain's models are given as their config.
+        **options: further arguments of the model.
 
     Raises:
         InvalidArgument: the model can only be awaited.
-        InvalidMessage: the answer is no text.
         Whatever the model raises, unchanged.
     """
     call = callable_at_once(llm)
-    answer = call(prompt, **options)
+    if stream:
+        call = _method(llm, "stream") or call
+    answer = call(_form(llm, prompt), **_with_config(llm, options, config))
     if is_left_unawaited(answer):
         raise _only_async(llm)
-    return text_of(answer)
+    return answer
 
 
-async def ask_async(llm: LLM, prompt: str, **options: Any) -> str:
-    """The model's answer, awaited: `ainvoke` goes first, and what is not async runs in a thread.
+async def ask_async(
+    llm: LLM, prompt: PromptValue, *, stream: bool = False, config: Any = None, **options: Any
+) -> object:
+    """What `ask` returns, awaited: `ainvoke` goes first, and what is not async runs in a thread.
 
-    Raises:
-        InvalidMessage: the answer is no text.
-        Whatever the model raises, unchanged.
+    An iterator of pieces may have to be awaited, too.
     """
+    given = _with_config(llm, options, config)
     call = _method(llm, "ainvoke") or _method(llm, "invoke") or llm
+    if stream:
+        call = _method(llm, "astream") or _method(llm, "stream") or call
     if not callable(call):
         raise InvalidArgument(f"llm is a {type(llm).__name__}, which cannot be called")
-    answer = call(prompt, **options) if is_async(call) else await asyncio.to_thread(call, prompt, **options)
-    return text_of(await answer if inspect.isawaitable(answer) else answer)
+    form = _form(llm, prompt)
+    answer = call(form, **given) if is_async(call) else await asyncio.to_thread(call, form, **given)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def text_of(answer: object) -> str:
     """The text of a model's answer: itself, its `content`, or the text parts of its `content` in a row.
 
+    What is no text and has none, such as a number or a dict, is taken as `str()` gives it.
+
     Raises:
-        InvalidMessage: there is no text in it.
+        InvalidMessage: it is None, bytes, an iterator, an object that `str()` says nothing of, or a message
+            without any text.
     """
-    content = answer if isinstance(answer, str) else getattr(answer, "content", None)
+    content = answer if isinstance(answer, str) else getattr(answer, "content", answer)
     if isinstance(content, str):
         return str(content)
+    if content is answer and _says_something(answer):
+        return str(answer)
     if isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
         texts = [part if isinstance(part, str) else _text_of_part(part) for part in content]
         if not texts or any(text is not None for text in texts):
@@ -108,6 +122,15 @@ def text_of(answer: object) -> str:
     raise InvalidMessage(
         f"the llm answered with a {type(answer).__name__} that has no text; "
         f"it must return a string, or an object whose content is a string or has text parts"
+    )
+
+
+def _says_something(answer: object) -> bool:
+    """Whether `str()` tells what an answer is, and not only of which class and where in memory."""
+    kind = type(answer)
+    is_opaque = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    return not (
+        is_opaque or answer is None or isinstance(answer, (bytes, bytearray, Iterator, AsyncIterator))
     )
 
 
@@ -119,6 +142,57 @@ def _text_of_part(part: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def usage_of(answer: object) -> Usage:
+    """What LangChain's messages tell of the bill (`usage_metadata`); nothing where there is nothing."""
+    told = getattr(answer, "usage_metadata", None)
+    if not isinstance(told, Mapping):
+        return Usage()
+    read, written = _details(told, "input_token_details"), _details(told, "output_token_details")
+    counts = {
+        "input_tokens": told.get("input_tokens"),
+        "output_tokens": told.get("output_tokens"),
+        "cached_tokens": read.get("cache_read"),
+        "cache_write_tokens": read.get("cache_creation"),
+        "reasoning_tokens": written.get("reasoning"),
+    }
+    known: Any = {name: count for name, count in counts.items() if isinstance(count, int)}
+    usage: Usage = known
+    return usage
+
+
+def finish_reason_of(answer: object) -> str | None:
+    """Why the model stopped, where LangChain's message tells (`response_metadata`)."""
+    told = getattr(answer, "response_metadata", None)
+    reason = told.get("finish_reason") if isinstance(told, Mapping) else None
+    return reason if isinstance(reason, str) and reason else None
+
+
+def _details(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = told.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def is_runnable(candidate: object) -> bool:
+    """Whether an object is one of LangChain's runnables, as its models are."""
+    runnables = sys.modules.get("langchain_core.runnables")
+    return runnables is not None and isinstance(candidate, runnables.Runnable)
+
+
+def _form(llm: LLM, prompt: PromptValue) -> Any:
+    """The prompt in the form that the model takes."""
+    if isinstance(prompt, str) or is_runnable(llm):
+        return prompt
+    if getattr(llm, "takes_messages", False) is True:
+        from langchain_core.messages import convert_to_openai_messages
+
+        return convert_to_openai_messages(prompt.to_messages())
+    return prompt_text(prompt)
+
+
+def _with_config(llm: LLM, options: dict[str, Any], config: Any) -> dict[str, Any]:
+    return {**options, "config": config} if config and is_runnable(llm) else options
+
+
 def _method(llm: object, name: str) -> Callable[..., object] | None:
     method = getattr(llm, name, None)
     return method if callable(method) else None
@@ -128,183 +202,3 @@ def _only_async(llm: object) -> InvalidArgument:
     return InvalidArgument(
         f"llm is a {type(llm).__name__} that must be awaited; use apredict or ainvoke, or a plain function"
     )
-
-
-class _OpenAIModel:
-    """What both models have in common: their clients, and one request for one answer."""
-
-    def __init__(
-        self,
-        model: str,
-        client: OpenAI | None,
-        async_client: AsyncOpenAI | None,
-        options: JSONObject,
-    ) -> None:
-        if options.get("stream"):
-            raise InvalidArgument("stream is True; this model returns whole answers, leave stream out")
-        _check_clients(client, async_client)
-        self.model = model
-        self.options = options
-        self._client = client
-        self._given_async_client = async_client
-        self._has_only_sync_client = client is not None and async_client is None
-        # An AsyncOpenAI keeps connections of the event loop that opened them, and every asyncio.run has
-        # a loop of its own.
-        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncOpenAI] = WeakKeyDictionary()
-
-    @property
-    def client(self) -> OpenAI:
-        """The given client, else one made at first use from OpenAI's environment variables.
-
-        Raises:
-            InvalidArgument: only an async client was given.
-        """
-        if self._client is None:
-            if self._given_async_client is not None:
-                raise InvalidArgument(
-                    "only async_client was given; pass client=OpenAI(…) too, or await ainvoke"
-                )
-            from openai import OpenAI
-
-            self._client = OpenAI()
-        return self._client
-
-    @property
-    def async_client(self) -> AsyncOpenAI:
-        """The given async client, else one of the running event loop, made at first use."""
-        if self._given_async_client is not None:
-            return self._given_async_client
-        loop = asyncio.get_running_loop()
-        if loop not in self._async_clients:
-            from openai import AsyncOpenAI
-
-            self._async_clients[loop] = AsyncOpenAI()
-        return self._async_clients[loop]
-
-    def invoke(self, prompt: str, **options: Any) -> str:
-        """The model's answer to the prompt, not stripped.
-
-        Args:
-            prompt: the whole text that the model reads.
-            **options: further parameters of OpenAI's request, for this call only.
-
-        Raises:
-            InvalidMessage: the model returned no text.
-            InvalidArgument: only an async client was given.
-            openai.OpenAIError: the request failed, or no API key is set.
-        """
-        return self._text(self._endpoint(self.client)(**self._request(prompt, options)))
-
-    async def ainvoke(self, prompt: str, **options: Any) -> str:
-        """The model's answer, awaited; where only a sync client was given, it is used in a thread."""
-        if self._has_only_sync_client:
-            return await asyncio.to_thread(self.invoke, prompt, **options)
-        return self._text(await self._endpoint(self.async_client)(**self._request(prompt, options)))
-
-    def __call__(self, prompt: str, **options: Any) -> str:
-        """The model's answer: the object itself is a function of a prompt."""
-        return self.invoke(prompt, **options)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.model}>"
-
-    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Callable[..., Response]:
-        raise NotImplementedError
-
-    def _request(self, prompt: str, options: JSONObject) -> JSONObject:
-        raise NotImplementedError
-
-    def _said(self, choice: Choice) -> str | None:
-        raise NotImplementedError
-
-    def _text(self, response: Response) -> str:
-        choices = response.choices
-        text = self._said(choices[0]) if choices else None
-        if text is not None:
-            return text
-        reason = f"finish_reason {choices[0].finish_reason!r}" if choices else "no choices"
-        raise InvalidMessage(f"{self.model} returned no text ({reason}); ask it for text only")
-
-
-class OpenAICompletion(_OpenAIModel):
-    """A model of OpenAI's completions API, or of a server that speaks it: a text in, a text out.
-
-    Args:
-        model: the model's name.
-        temperature: how freely it writes, 0 to 2.
-        max_tokens: how long an answer may be, in tokens.
-        client: an `openai.OpenAI` of your own; without one, it is made at first use and reads
-            OPENAI_API_KEY and OPENAI_BASE_URL.
-        async_client: the same for `ainvoke`, an `openai.AsyncOpenAI`.
-        **options: further parameters of every request, such as `stop` or `top_p`.
-
-    Raises:
-        InvalidArgument: an async client stands for a sync one, or the reverse, or `stream` is asked for.
-    """
-
-    def __init__(
-        self,
-        model: str = "gpt-3.5-turbo-instruct",
-        temperature: float = 0.7,
-        max_tokens: int = 256,
-        client: OpenAI | None = None,
-        async_client: AsyncOpenAI | None = None,
-        **options: Any,
-    ) -> None:
-        options = {"temperature": temperature, "max_tokens": max_tokens, **options}
-        super().__init__(model, client, async_client, options)
-
-    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Callable[..., Response]:
-        return client.completions.create
-
-    def _request(self, prompt: str, options: JSONObject) -> JSONObject:
-        return {"model": self.model, "prompt": prompt, **self.options, **options}
-
-    def _said(self, choice: Choice) -> str | None:
-        text: str | None = choice.text
-        return text
-
-
-class OpenAIChat(_OpenAIModel):
-    """A model of OpenAI's chat API, or of a server that speaks it; the prompt is one user's message.
-
-    Args:
-        model: the model's name.
-        client: as for OpenAICompletion.
-        async_client: as for OpenAICompletion.
-        **options: further parameters of every request, such as `temperature` or `max_completion_tokens`.
-
-    Raises:
-        InvalidArgument: as for OpenAICompletion.
-    """
-
-    def __init__(
-        self,
-        model: str = "gpt-4o-mini",
-        client: OpenAI | None = None,
-        async_client: AsyncOpenAI | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, client, async_client, options)
-
-    def _endpoint(self, client: OpenAI | AsyncOpenAI) -> Callable[..., Response]:
-        return client.chat.completions.create
-
-    def _request(self, prompt: str, options: JSONObject) -> JSONObject:
-        messages = [{"role": "user", "content": prompt}]
-        return {"model": self.model, "messages": messages, **self.options, **options}
-
-    def _said(self, choice: Choice) -> str | None:
-        text: str | None = choice.message.content
-        return text
-
-
-def _check_clients(client: object, async_client: object) -> None:
-    if client is None and async_client is None:
-        return  # and openai, which takes half a second to import, is not needed yet
-    from openai import AsyncOpenAI, OpenAI
-
-    if isinstance(client, AsyncOpenAI):
-        raise InvalidArgument("client is an AsyncOpenAI; pass it as async_client")
-    if isinstance(async_client, OpenAI):
-        raise InvalidArgument("async_client is an OpenAI; pass it as client")

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import weakref
+import copy
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from tokenmem.arguments import checked_name, checked_number
 from tokenmem.async_store import AsyncStore
 from tokenmem.counting.counters import TiktokenCounter, TokenCounter, TranscriptCounter
-from tokenmem.errors import (
-    ConversationNotFound,
-    InvalidArgument,
-    InvalidMessage,
-    UnknownTokenCounter,
-    WindowTooSmall,
-)
-from tokenmem.execution.effects import Work
-from tokenmem.execution.runners import AsyncRunner, Runner
-from tokenmem.langchain.llms import LLM
+from tokenmem.errors import InvalidArgument, InvalidMessage, UnknownTokenCounter
+from tokenmem.langchain.chat_memory import ChatMemory
+from tokenmem.langchain.keys import MissingKey, checked_text
+from tokenmem.langchain.llms import LLM, text_of
+from tokenmem.langchain.prompts import names
+from tokenmem.langchain.recalled import recalled
+from tokenmem.langchain.stored_conversation import StoredConversation, checked_store
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import check_text
 from tokenmem.procedures import resolve_counter
 from tokenmem.store import Store
 
@@ -37,7 +32,7 @@ Values = dict[str, Any]
 """Inputs and outputs by name, as LangChain hands them on: only the caller knows of what types they are."""
 
 
-class ConversationTokenBufferMemory:
+class ConversationTokenBufferMemory(StoredConversation):
     """The newest messages of one conversation that fit a token limit, as text or as messages.
 
     Nothing is ever removed from the database but by `clear`: the limit shapes what is loaded. Messages are
@@ -45,12 +40,16 @@ class ConversationTokenBufferMemory:
     limit is kept; they leave one at a time. Where nothing fits, the history is empty. A conversation that
     exists already keeps the counter that it began with, and its own counts decide.
 
+    A question whose call has failed, and that no later call has answered, stays a row and is not loaded; nor
+    is what had arrived of a reply whose call failed with an error.
+
     On an AsyncStore only the async methods work. On a Store all do, the async ones in a thread.
 
     Args:
         llm: tells which encoding to count with, by its `model` or `model_name`; it is not called here.
         max_token_limit: what the history may cost, in tokens.
-        return_messages: load a list of Messages instead of text.
+        return_messages: load a list of messages instead of text: LangChain's where langchain-core has been
+            imported, else tokenmem's; each is also the dict that OpenAI's API takes, for reading.
         memory_key: the key under which the history is loaded.
         human_prefix: what a user's line begins with, before the colon.
         ai_prefix: what an assistant's line begins with, before the colon.
@@ -93,7 +92,7 @@ class ConversationTokenBufferMemory:
         self.conversation_id = (
             uuid4().hex if conversation_id is None else checked_name(conversation_id, "conversation_id")
         )
-        self.store = self._own_store() if store is None else _checked_store(store)
+        self.store = self._own_store() if store is None else checked_store(store)
         self._must_upgrade = store is None
 
     @property
@@ -112,9 +111,14 @@ class ConversationTokenBufferMemory:
         return [self.memory_key]
 
     @property
-    def buffer(self) -> str | list[Message]:
+    def chat_memory(self) -> ChatMemory:
+        """The conversation's messages, as LangChain's memories have them."""
+        return ChatMemory(self)
+
+    @property
+    def buffer(self) -> str | list[Any]:
         """What would be loaded now, as text or as messages. Raises as `load_memory_variables`."""
-        return self._form(self.newest())
+        return self.form(self.newest())
 
     @property
     def buffer_as_str(self) -> str:
@@ -122,9 +126,9 @@ class ConversationTokenBufferMemory:
         return self.render(self.newest())
 
     @property
-    def buffer_as_messages(self) -> list[Message]:
+    def buffer_as_messages(self) -> list[Any]:
         """What would be loaded now, as messages. Raises as `load_memory_variables`."""
-        return self.newest()
+        return recalled(self.newest())
 
     def load_memory_variables(
         self,
@@ -139,14 +143,14 @@ class ConversationTokenBufferMemory:
             InvalidArgument: the memory is on an AsyncStore.
             TokenmemError: the database could not be used, as for Store.
         """
-        return {self.memory_key: self._form(self.newest())}
+        return {self.memory_key: self.form(self.newest())}
 
     async def aload_memory_variables(
         self,
         inputs: Mapping[str, object] | None = None,  # noqa: ARG002 - LangChain's signature
     ) -> Values:
         """The history under the memory key, on either store."""
-        return {self.memory_key: self._form(await self.anewest())}
+        return {self.memory_key: self.form(await self.anewest())}
 
     def save_context(self, inputs: Mapping[str, object], outputs: Mapping[str, object]) -> None:
         """Append one exchange, both messages or none.
@@ -154,59 +158,20 @@ class ConversationTokenBufferMemory:
         Args:
             inputs: the user's message under `input_key`, else under the one key that is neither the memory
                 key nor "stop".
-            outputs: the assistant's message under `output_key`, else under its only key, else "output".
+            outputs: the assistant's message under `output_key`, else under its only key, else "output". What
+                is no text is stored as `str()` gives it.
 
         Raises:
-            InvalidArgument: the keys do not tell which message is meant, or the memory is on an AsyncStore.
-            InvalidMessage: a message is no text, or cannot be stored; nothing was written.
+            InvalidArgument: the keys do not tell which message is meant (also a KeyError, where the key that
+                was chosen is missing), or the memory is on an AsyncStore.
+            InvalidMessage: the user's message is no text, or one cannot be stored; nothing was written.
             TokenmemError: the database could not be used, as for Store.
         """
-        exchange = self.exchange(inputs, outputs)
-        self.sync_store().append(self.conversation_id, exchange, counter=self.counter)
+        self.append(self.exchange(inputs, outputs))
 
     async def asave_context(self, inputs: Mapping[str, object], outputs: Mapping[str, object]) -> None:
         """Append one exchange, both messages or none, on either store."""
-        if isinstance(self.store, AsyncStore):
-            exchange = self.exchange(inputs, outputs)
-            await self.store.append(self.conversation_id, exchange, counter=self.counter)
-        else:
-            await asyncio.to_thread(self.save_context, inputs, outputs)
-
-    def clear(self) -> None:
-        """Remove the conversation from the database, if it is there; the next save begins it anew.
-
-        Raises:
-            InvalidArgument: the memory is on an AsyncStore.
-            TokenmemError: the database could not be used, as for Store.
-        """
-        store = self.sync_store()
-        with suppress(ConversationNotFound):
-            store.delete(self.conversation_id)
-
-    async def aclear(self) -> None:
-        """Remove the conversation from the database, if it is there, on either store."""
-        if isinstance(self.store, AsyncStore):
-            with suppress(ConversationNotFound):
-                await self.store.delete(self.conversation_id)
-        else:
-            await asyncio.to_thread(self.clear)
-
-    def newest(self) -> list[Message]:
-        """The messages that fit the limit, in order. Raises as `load_memory_variables`."""
-        store = self.sync_store()
-        with suppress(ConversationNotFound, WindowTooSmall):
-            window = store.window(self.conversation_id, self.max_token_limit, start_on="message")
-            return list(window.messages)
-        return []
-
-    async def anewest(self) -> list[Message]:
-        """The messages that fit the limit, in order, on either store."""
-        if not isinstance(self.store, AsyncStore):
-            return await asyncio.to_thread(self.newest)
-        with suppress(ConversationNotFound, WindowTooSmall):
-            window = await self.store.window(self.conversation_id, self.max_token_limit, start_on="message")
-            return list(window.messages)
-        return []
+        await self.aappend(self.exchange(inputs, outputs))
 
     def render(self, messages: Iterable[Message]) -> str:
         """Messages as the lines that were counted, joined by newlines."""
@@ -219,55 +184,23 @@ class ConversationTokenBufferMemory:
                 raise InvalidArgument(f"{what} is a {type(given).__name__}; pass a dict")
         input_key = _input_key(self.input_key, inputs, self.memory_variables)
         output_key = _output_key(self.output_key, outputs)
+        where, answer = f"outputs[{output_key!r}]", outputs[output_key]
+        if answer is None:
+            raise InvalidMessage(f"{where} is None; pass what the model said")
         return [
             Message.user(checked_text(inputs[input_key], f"inputs[{input_key!r}]")),
-            Message.assistant(checked_text(outputs[output_key], f"outputs[{output_key!r}]")),
+            Message.assistant(checked_text(text_of(answer), where)),
         ]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.conversation_id!r} in {self.store!r}>"
 
-    def _form(self, messages: list[Message]) -> str | list[Message]:
-        return messages if self.return_messages else self.render(messages)
+    def form(self, messages: list[Message]) -> str | list[Any]:
+        """Messages as they are loaded: as text or, with return_messages, as messages."""
+        return recalled(messages) if self.return_messages else self.render(messages)
 
-    def _own_store(self) -> Store:
-        store = Store()
-        weakref.finalize(self, store.close)  # nobody else knows of it
-        return store
-
-    async def _async_runner(self) -> tuple[Store | AsyncStore, AsyncRunner]:
-        """The store, and what runs its effects without blocking the event loop."""
-        if isinstance(self.store, AsyncStore):
-            return self.store, self.store._runner
-        store = await asyncio.to_thread(self.sync_store)
-        return store, _InThreads(store._runner)
-
-    def sync_store(self) -> Store:
-        """The store, migrated where it is the memory's own.
-
-        Raises:
-            InvalidArgument: it is an AsyncStore.
-        """
-        if not isinstance(self.store, Store):
-            raise InvalidArgument(
-                "this memory is on an AsyncStore; await asave_context, aload_memory_variables, aclear and "
-                "apredict, or give it a Store"
-            )
-        if self._must_upgrade:  # two threads may both come here: upgrading twice is safe
-            self.store.upgrade()
-            self._must_upgrade = False
-        return self.store
-
-
-class _InThreads:
-    """Effects of a Store, each in a thread."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-
-    async def run(self, effect: Work) -> object:
-        """Run one effect."""
-        return await asyncio.to_thread(self._runner.run, effect)
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return copy.copy(self)  # the same conversation in the same store
 
 
 def _encoding_of(llm: object) -> str:
@@ -297,47 +230,30 @@ def _counter(given: str | TokenCounter | None, transcript: TranscriptCounter) ->
     return counter
 
 
-def _checked_store(store: object) -> Store | AsyncStore:
-    if isinstance(store, (Store, AsyncStore)):
-        return store
-    raise InvalidArgument(f"store is a {type(store).__name__}; pass a Store or an AsyncStore")
-
-
 def _input_key(chosen: str | None, inputs: Mapping[str, object], memory_variables: list[str]) -> str:
-    keys = [key for key in inputs if key not in (*memory_variables, STOP)] if chosen is None else [chosen]
-    if len(keys) == 1 and keys[0] in inputs:
+    if chosen is not None:
+        if chosen in inputs:
+            return chosen
+        raise MissingKey(f"the inputs have the keys {names(inputs)}, and not {chosen!r}, the input_key")
+    keys = [key for key in inputs if key not in (*memory_variables, STOP)]
+    if len(keys) == 1:
         return keys[0]
-    needed = "exactly one" if chosen is None else repr(chosen)
     raise InvalidArgument(
-        f"the inputs have the keys {names(inputs)}, and {needed} is needed beside "
+        f"One input key expected got {sorted(map(str, keys))}: exactly one is needed beside "
         f"{names([*memory_variables, STOP])}; name the user's message with input_key"
     )
 
 
 def _output_key(chosen: str | None, outputs: Mapping[str, object]) -> str:
-    key = chosen
-    if key is None:
-        key = next(iter(outputs)) if len(outputs) == 1 else "output"
-    if key in outputs:
-        return key
+    if chosen is not None:
+        if chosen in outputs:
+            return chosen
+        raise MissingKey(f"the outputs have the keys {names(outputs)}, and not {chosen!r}, the output_key")
+    if len(outputs) == 1:
+        return next(iter(outputs))
+    if "output" in outputs:
+        return "output"
     raise InvalidArgument(
-        f"the outputs have the keys {names(outputs)}, and {key!r} is needed; "
+        f"Got multiple output keys: {names(outputs)}, cannot determine which to store; "
         f"name the assistant's message with output_key"
     )
-
-
-def checked_text(value: object, where: str) -> str:
-    """What a person or a model said, where it can be stored.
-
-    Raises:
-        InvalidMessage: it is no text, or both databases cannot hold it; the message names `where`.
-    """
-    if not isinstance(value, str):
-        raise InvalidMessage(f"{where} is a {type(value).__name__}; pass a string")
-    check_text(value, where)
-    return value
-
-
-def names(keys: Iterable[object]) -> str:
-    """Keys for an error's text, in a fixed order."""
-    return ", ".join(sorted(map(repr, keys))) or "none"

@@ -1,0 +1,75 @@
+"""Messages as a memory loads them: for templates of LangChain's messages, and for those that take dicts.
+
+Where langchain-core has been imported they are its messages (`recalled_as_langchain`), else tokenmem's. Both
+can be read as the dicts that OpenAI's API takes: `message["role"]`, `dict(message)`, `{**message}`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tokenmem.chat.prompt import no_result_for, sendable
+from tokenmem.langchain.read_as_dict import ReadAsDict
+from tokenmem.messages.conversions import chat_messages, has_chat_form
+from tokenmem.messages.message import Message, is_role_and_content
+from tokenmem.messages.parsing import parse_message
+from tokenmem.messages.values import JSONObject
+
+
+class RecalledMessage(Message, ReadAsDict):
+    """A Message that a memory has loaded; it equals the Message itself."""
+
+    __slots__ = ()
+
+    def to_openai(self) -> JSONObject:
+        """The message as OpenAI's API takes it."""
+        return Message.to_openai(self)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Message):
+            return _fields(self) == _fields(other)
+        return ReadAsDict.__eq__(self, other)
+
+    __hash__ = Message.__hash__
+
+
+def _fields(message: Message) -> tuple[Any, ...]:
+    return tuple(getattr(message, name) for name in Message.__slots__)
+
+
+def recalled(messages: Sequence[Message]) -> list[Any]:
+    """Messages of a window in the form in which a memory loads them, each as a model can be sent it.
+
+    Args:
+        messages: the window's.
+    """
+    sent = messages
+    if not all(map(is_role_and_content, messages)):
+        sendable_ones = sendable(list(filter(has_chat_form, messages)), no_result_for(0))
+        sent = list(map(_with_role, sendable_ones))
+    if "langchain_core.messages" in sys.modules:  # who has LangChain's templates has imported it
+        from tokenmem.langchain.recalled_as_langchain import as_langchain
+
+        return list(map(as_langchain, sent))
+    return [RecalledMessage(*_fields(message)) for message in sent]
+
+
+def _with_role(message: Message) -> Message:
+    """The message, or, where it is an item of the Responses API, the chat message that says the same."""
+    if message.payload is None or "role" in message.payload:
+        return message
+    (said,) = chat_messages([message]) or [{"role": message.role, "content": message.content or ""}]
+    made = parse_message(said)
+    return Message(
+        made.role,
+        made.content,
+        made.kind,
+        made.payload,
+        message.pinned,
+        message.position,
+        message.token_count,
+        message.created_at,
+        message.metadata,
+    )
