@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tokenmem.errors import InvalidArgument
+from tokenmem.errors import InvalidArgument, MissingExtra
 from tokenmem.langchain.invoking import InvokingMethods
 
 Values = dict[str, Any]
@@ -150,9 +150,18 @@ class CallingMethods(InvokingMethods):
         return other | self._runnable()
 
     def _runnable(self) -> Any:
-        """The chain as one of LangChain's runnables, where langchain-core was imported after it was made."""
-        from langchain_core.runnables import RunnableLambda
+        """The chain as one of LangChain's runnables, where langchain-core was imported after it was made.
 
+        Raises:
+            MissingExtra: langchain-core is not installed.
+        """
+        try:
+            from langchain_core.runnables import RunnableLambda
+        except ImportError:
+            raise MissingExtra(
+                'a pipe needs langchain-core; pip install "tokenmem[langchain]", or call invoke and go on from '
+                "there"
+            ) from None
         return RunnableLambda(self.invoke, afunc=self.ainvoke, name=type(self).__name__)
 
 

@@ -1,0 +1,326 @@
+"""Prompts that want messages: LangChain's templates, its chat models, and OpenAI's dicts."""
+
+import asyncio
+import copy
+import json
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+pytest.importorskip("langchain_core", reason="langchain-core is not installed")
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.load import dumps
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    get_buffer_string,
+    messages_to_dict,
+)
+from langchain_core.output_parsers import CommaSeparatedListOutputParser, StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
+from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+
+from tests.langchain.test_chain import Scripted, chain_on, documented_prompt, store
+from tokenmem import ConversationChain, ConversationTokenBufferMemory, Message, OpenAIChat, Store
+from tokenmem.errors import InvalidArgument
+from tokenmem.testing import Answer, ModelServer
+
+assert store  # the fixture
+PROMPT = ChatPromptTemplate.from_messages(
+    [("system", "Be brief."), MessagesPlaceholder("history"), ("human", "{input}")]
+)
+CALL = {"id": "call_1", "type": "function", "function": {"name": "trains", "arguments": '{"to": "Rome"}'}}
+
+
+class ChatModel(FakeListChatModel):
+    """A model that keeps what it was asked."""
+
+    asked: list[list[BaseMessage]] = []  # noqa: RUF012 - pydantic copies it
+
+    def _call(self, messages: list[BaseMessage], *rest: Any, **options: Any) -> str:
+        self.asked.append(list(messages))
+        return super()._call(messages, *rest, **options)
+
+    def _stream(self, messages: list[BaseMessage], *rest: Any, **options: Any) -> Any:
+        self.asked.append(list(messages))
+        return super()._stream(messages, *rest, **options)
+
+
+def chat_chain(store: Store, *answers: str, prompt: Any = PROMPT, **options: Any) -> Any:
+    llm = ChatModel(responses=list(answers))
+    return chain_on(store, llm, {"return_messages": True}, prompt=prompt, **options)
+
+
+def test_a_chat_prompt_with_a_chat_model(store: Store) -> None:
+    chain = chat_chain(store, "Hello Bob", "You are Bob", "yes", "no")
+    assert chain.predict(input="I am Bob") == "Hello Bob"
+    assert asyncio.run(chain.apredict(input="Who am I?")) == "You are Bob"
+    assert "".join(chain.stream("Sure?")) == "yes"
+    history = [HumanMessage("I am Bob"), AIMessage("Hello Bob"), HumanMessage("Who am I?")]
+    assert chain.llm.asked == [
+        [SystemMessage("Be brief."), *history[:1]],
+        [SystemMessage("Be brief."), *history],
+        [SystemMessage("Be brief."), *history, AIMessage("You are Bob"), HumanMessage("Sure?")],
+    ]
+    answer = chain.invoke("Again?")
+    assert answer["history"][:3] == history
+    assert all(isinstance(message, BaseMessage) for message in answer["history"])
+
+
+def test_the_same_prompt_in_a_pipeline(store: Store) -> None:
+    memory = ConversationTokenBufferMemory(return_messages=True, store=store, conversation_id="c")
+    memory.save_context({"input": "I am Bob"}, {"output": "Hello Bob"})
+    chain: Any = (
+        RunnablePassthrough.assign(
+            history=RunnableLambda(memory.load_memory_variables) | (lambda loaded: loaded["history"])
+        )
+        | PROMPT
+        | RunnableLambda(lambda value: AIMessage(value.to_messages()[-2].content.upper()))
+        | StrOutputParser()
+    )
+    assert chain.invoke({"input": "Who am I?"}) == "HELLO BOB"
+    assert PROMPT.invoke({**memory.load_memory_variables({}), "input": "Hi"}).to_messages()[1:3] == [
+        HumanMessage("I am Bob"),
+        AIMessage("Hello Bob"),
+    ]
+
+
+def test_a_text_model_gets_the_messages_as_text(store: Store) -> None:
+    llm = Scripted("Hello", "Bob")
+    chain = chain_on(store, llm, {"return_messages": True}, prompt=PROMPT)
+    chain.predict(input="I am Bob")
+    chain.predict(input="Who am I?")
+    assert llm.prompts[1] == "System: Be brief.\nHuman: I am Bob\nAI: Hello\nHuman: Who am I?"
+
+
+def test_a_chat_prompt_with_the_history_as_text(store: Store) -> None:
+    prompt = ChatPromptTemplate.from_messages([("system", "So far:\n{history}"), ("human", "{input}")])
+    for return_messages in (False, True):
+        llm = ChatModel(responses=["one", "two"])
+        memory = ConversationTokenBufferMemory(store=store, return_messages=return_messages)
+        chain = ConversationChain(llm=llm, memory=memory, prompt=prompt)
+        chain.predict(input="a")
+        chain.predict(input="b")
+        assert llm.asked[1] == [SystemMessage("So far:\nHuman: a\nAI: one"), HumanMessage("b")]
+
+
+def test_openais_chat_model_gets_the_messages(store: Store) -> None:
+    with ModelServer([Answer("Hello Bob"), Answer("You are Bob")]) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key="key", max_retries=0)
+        chain = chain_on(store, OpenAIChat(client=client), {"return_messages": True}, prompt=PROMPT)
+        chain.predict(input="I am Bob")
+        assert "".join(chain.stream("Who am I?")) == "You are Bob"
+        assert server.requests[1].body["messages"] == [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "I am Bob"},
+            {"role": "assistant", "content": "Hello Bob"},
+            {"role": "user", "content": "Who am I?"},
+        ]
+        history = chain.memory.load_memory_variables({})["history"]
+        server.reply_with([Answer("yes")])
+        client.chat.completions.create(model="gpt-4o", messages=[*history, {"role": "user", "content": "?"}])
+        assert server.requests[2].body["messages"][0] == {"role": "user", "content": "I am Bob"}
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        (ChatPromptTemplate.from_messages([("human", "{input}")]), "Got unexpected prompt input variables"),
+        (ChatPromptTemplate.from_messages([MessagesPlaceholder("history")]), "Got unexpected prompt"),
+        (PromptTemplate.from_template("{history} {input} {other}"), "'history', 'input', 'other'"),
+        (
+            ChatPromptTemplate.from_messages([MessagesPlaceholder("history"), MessagesPlaceholder("input")]),
+            "cannot be made of 'history', 'input'",
+        ),
+        (PromptTemplate.from_template("{history} {input:%d}"), "cannot be made of"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_chain_is_built(store: Store, prompt: Any, named: str) -> None:
+    with pytest.raises(InvalidArgument, match=named):
+        chat_chain(store, prompt=prompt)
+    with pytest.raises(InvalidArgument, match="give the memory return_messages=True"):
+        chain_on(store, Scripted(), prompt=PROMPT)
+    assert store.conversations() == []
+
+
+def test_what_cannot_work_any_more_is_refused_before_anything_is_stored(store: Store) -> None:
+    chain = chat_chain(store, "never")
+    chain.memory.return_messages = False
+    with pytest.raises(InvalidArgument, match="set the memory's return_messages"):
+        chain.predict(input="hi")
+    chain.memory.return_messages = True
+    chain.prompt = PromptTemplate.from_template("{history} {other}")
+    with pytest.raises(KeyError, match="other"):
+        asyncio.run(chain.apredict(input="hi"))
+    assert store.conversations() == []
+
+
+def test_a_placeholder_that_may_be_missing(store: Store) -> None:
+    prompt = ChatPromptTemplate.from_messages([("placeholder", "{history}"), ("human", "{input}")])
+    chain = chat_chain(store, "one", "two", prompt=prompt)
+    chain.predict(input="a")
+    chain.predict(input="b")
+    assert chain.llm.asked[1] == [HumanMessage("a"), AIMessage("one"), HumanMessage("b")]
+
+
+def test_messages_are_langchains_and_openais_at_once(store: Store) -> None:
+    store.append(
+        "c",
+        [
+            Message.system("Be kind."),
+            Message.user("When?"),
+            Message.assistant(None, tool_calls=[CALL]),
+            Message.tool("22:10", tool_call_id="call_1"),
+            Message.assistant("At 22:10."),
+        ],
+    )
+    memory = ConversationTokenBufferMemory(return_messages=True, store=store, conversation_id="c")
+    history = memory.load_memory_variables({})["history"]
+    calls = [{"name": "trains", "args": {"to": "Rome"}, "id": "call_1", "type": "tool_call"}]
+    assert history == [
+        SystemMessage("Be kind."),
+        HumanMessage("When?"),
+        AIMessage("", tool_calls=calls),
+        ToolMessage("22:10", tool_call_id="call_1"),
+        AIMessage("At 22:10."),
+    ]
+    assert [dict(message) for message in history] == store.window("c", 10_000).to_openai()
+    assert [*map(repr, history)][1] == repr(HumanMessage("When?"))
+    assert json.loads(dumps(history[1])) == json.loads(dumps(HumanMessage("When?")))
+    assert messages_to_dict(history[1:2]) == messages_to_dict([HumanMessage("When?")])
+    assert get_buffer_string(history[:2]) == "System: Be kind.\nHuman: When?"
+    assert (history[1]["role"], history[1].role, history[1].position) == ("user", "user", 2)
+    assert "content" in history[1]
+    assert history[1] != HumanMessage("other")
+    for copied in (pickle.loads(pickle.dumps(history)), copy.deepcopy(history)):
+        assert copied == history
+        assert copied[1].token_count == history[1].token_count
+    memory.chat_memory.add_messages(history)  # and they come back as they went in
+    assert [*map(dict, memory.chat_memory.messages[5:])] == [*map(dict, history)]
+
+
+def test_a_window_of_messages_never_begins_with_a_result(store: Store) -> None:
+    store.append(
+        "c",
+        [
+            Message.user("When?"),
+            Message.assistant(None, tool_calls=[CALL]),
+            Message.tool("22:10", tool_call_id="call_1"),
+            Message.assistant("At 22:10."),
+        ],
+    )
+    last_two = sum(message.token_count for message in store.messages("c", after=2))
+    memory = ConversationTokenBufferMemory(
+        return_messages=True, store=store, conversation_id="c", max_token_limit=last_two
+    )
+    assert memory.buffer == [AIMessage("At 22:10.")]
+    memory.return_messages = False
+    assert memory.buffer.splitlines() == ["Tool: 22:10", "AI: At 22:10."]
+
+
+def test_chat_memory(store: Store) -> None:
+    memory = ConversationTokenBufferMemory(store=store, conversation_id="c")
+    history = memory.chat_memory
+    assert history.messages == []
+    history.add_user_message("hi")
+    history.add_ai_message(AIMessage("hello"))
+    history.add_message(HumanMessage("how are you?"))
+    history.add_messages([])
+    assert history.messages == [HumanMessage("hi"), AIMessage("hello"), HumanMessage("how are you?")]
+    assert memory.buffer == "Human: hi\nAI: hello\nHuman: how are you?"
+
+    async def awaited() -> None:
+        await history.aadd_messages([AIMessage("fine")])
+        assert (await history.aget_messages())[-1] == AIMessage("fine")
+
+    asyncio.run(awaited())
+    history.messages = [HumanMessage("anew")]
+    assert memory.buffer == "Human: anew"
+    history.clear()
+    assert store.conversations() == []
+    asyncio.run(history.aclear())
+
+
+def test_a_memory_of_two_chains(store: Store) -> None:
+    memory = ConversationTokenBufferMemory(store=store, conversation_id="c")
+    first = ConversationChain(llm=Scripted("one", "three"), memory=memory)
+    second = ConversationChain(
+        llm=Scripted("two"), memory=memory, prompt="{history}|{question}", input_key="question"
+    )
+    assert [first.predict(input="a"), second.predict(question="b"), first.predict(input="c")] == [
+        *("one", "two", "three")
+    ]
+    assert second.llm.prompts == ["Human: a\nAI: one|b"]  # type: ignore[union-attr]
+    assert memory.buffer.endswith("Human: b\nAI: two\nHuman: c\nAI: three")  # type: ignore[union-attr]
+
+
+def test_a_chain_is_a_runnable(store: Store) -> None:
+    chain = chain_on(store, FakeListLLM(responses=["one", "two", "three", "four", "five"]))
+    assert isinstance(chain, Runnable)
+    assert isinstance(chain, ConversationChain)
+    assert type(chain).__name__ == chain.get_name() == "ConversationChain"
+    piped = {"input": RunnablePassthrough()} | chain | (lambda out: out["response"]) | StrOutputParser()
+    assert piped.invoke("a") == "one"
+    assert asyncio.run(piped.ainvoke("b")) == "two"
+    assert chain.with_retry().with_config(tags=["t"]).invoke("c")["response"] == "three"
+    assert chain.pick("response").invoke("d") == "four"
+    assert "".join((chain | StrOutputParser()).stream("e")) == "five"
+    assert set(chain.input_schema.model_json_schema()["properties"]) == {"input"}
+
+
+def test_a_parsers_answer_is_stored_as_its_str(store: Store) -> None:
+    llm = FakeListLLM(responses=["red, green", "blue"])
+    chain = chain_on(store, llm, output_parser=CommaSeparatedListOutputParser())
+    assert chain.predict(input="colours?") == ["red", "green"]
+    assert chain.invoke("more?")["response"] == ["blue"]
+    assert chain.memory.buffer.splitlines()[1] == "AI: ['red', 'green']"
+
+
+class Refuses:
+    def parse(self, _: str) -> Any:
+        raise ValueError("no parse")
+
+
+def test_what_a_parser_refuses_is_a_failed_call(store: Store) -> None:
+    chain = chain_on(store, Scripted("one", "two"), output_parser=Refuses())
+    with pytest.raises(ValueError, match="no parse"):
+        chain.predict(input="hi")
+    chain.output_parser = None
+    assert chain.predict(input="hi") == "two"
+    assert chain.llm.prompts == [documented_prompt([], "hi")] * 2
+    assert [message.content for message in store.messages("c")] == ["hi", "two"]
+
+
+def test_what_langchains_models_tell_of_the_bill_is_on_record(store: Store) -> None:
+    usage = {
+        "input_tokens": 9,
+        "output_tokens": 4,
+        "total_tokens": 13,
+        "input_token_details": {"cache_read": 5},
+    }
+
+    def answer(_: Any) -> AIMessage:
+        return AIMessage("yes", usage_metadata=usage, response_metadata={"finish_reason": "stop"})  # type: ignore[arg-type]
+
+    chain_on(store, RunnableLambda(answer)).predict(input="hi")
+    (call,) = store.calls("c")
+    assert (call.input_tokens, call.output_tokens, call.cached_tokens) == (9, 4, 5)
+    assert (call.finish_reason, call.status) == ("stop", "ok")
+
+
+def test_llm_arguments(store: Store) -> None:
+    def llm(prompt: str, stop: Any = None, top: int = 0) -> Iterator[str]:
+        yield from (f"{top}", f"{stop}")
+
+    chain = chain_on(store, llm, llm_kwargs={"top": 3})
+    assert chain.predict(input="hi", stop=["."]) == "3['.']"
+    assert list(chain.stream("hi")) == ["3", "None"]
+    with pytest.raises(InvalidArgument, match="a call takes no 'stopp'; it takes return_only_outputs"):
+        chain.invoke("hi", stopp=1)
