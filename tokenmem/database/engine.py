@@ -11,7 +11,7 @@ from sqlalchemy.pool import QueuePool
 
 from tokenmem.database.schema import DEFAULT_SCHEMA, checked_schema
 from tokenmem.database.statements import OWN_ENGINE, DriverConnection, Scope, Statement, is_demoted
-from tokenmem.database.urls import URL_HELP, checked_options, parse_url
+from tokenmem.database.urls import URL_HELP, checked_options, is_in_memory, parse_url
 from tokenmem.errors import (
     DatabaseError,
     InvalidArgument,
@@ -132,12 +132,11 @@ def postgresql_arguments(url: sa.URL) -> EngineOptions:
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    in_memory = url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
     engine = sa.create_engine(
         url,
         poolclass=QueuePool,
         # A database in memory lives in its one connection; its users take turns.
-        **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_TIMEOUT} if in_memory else {}),
+        **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_TIMEOUT} if is_in_memory(url) else {}),
         connect_args={"check_same_thread": False}
         | ({} if "timeout" in url.query else {"timeout": BUSY_TIMEOUT}),
         **_EVERY_ENGINE,

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -65,6 +66,24 @@ def redacted(url: sa.URL) -> str:
         name: "hidden" for name in url.query if "password" in name.lower()
     }  # libpq: password, sslpassword
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def is_in_memory(url: sa.URL) -> bool:
+    """Whether it names a SQLite database in memory, which is gone with its last connection."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    return url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
+
+
+def with_absolute_path(url: sa.URL) -> sa.URL:
+    """The URL that names the same SQLite file from every working directory; any other URL as it is."""
+    database = url.database
+    if url.get_backend_name() != "sqlite" or database is None or is_in_memory(url):
+        return url
+    if "uri" not in url.query or not database.startswith("file:"):
+        return url.set(database=os.path.abspath(database))
+    path = database.removeprefix("file:")  # percent-encoded, as sqlite3 takes it with uri=true
+    return url if path.startswith("/") else url.set(database=f"file:{quote(os.getcwd())}/{path}")
 
 
 DEFAULT_URL = "sqlite:///tokenmem.db"

@@ -17,6 +17,7 @@ from tokenmem.langchain.keys import MissingKey, checked_text
 from tokenmem.langchain.llms import LLM, text_of
 from tokenmem.langchain.prompts import names
 from tokenmem.langchain.recalled import recalled
+from tokenmem.langchain.shared_stores import shared_store
 from tokenmem.langchain.stored_conversation import StoredConversation, checked_store
 from tokenmem.messages.message import Message
 from tokenmem.procedures import resolve_counter
@@ -55,8 +56,9 @@ class ConversationTokenBufferMemory(StoredConversation):
         ai_prefix: what an assistant's line begins with, before the colon.
         input_key: which of the inputs is the user's message; the only one, where there is one.
         output_key: which of the outputs is the assistant's; the only one, else "output".
-        store: where the conversation is. Without one, a Store of the memory's own on TOKENMEM_URL, else on
-            `sqlite:///tokenmem.db`, which is migrated at first use and closed with the memory.
+        store: where the conversation is. Without one, a Store on TOKENMEM_URL, else on `sqlite:///tokenmem.db`,
+            which is migrated at first use; the memories of a process that name none share it, and the last
+            closes it.
         conversation_id: 1 to 255 characters; a new random one where it is None. The conversation is created
             by the first save.
         counter: instead of the llm's encoding: an encoding's or a model's name, or a TokenCounter, used as
@@ -92,8 +94,7 @@ class ConversationTokenBufferMemory(StoredConversation):
         self.conversation_id = (
             uuid4().hex if conversation_id is None else checked_name(conversation_id, "conversation_id")
         )
-        self.store = self._own_store() if store is None else checked_store(store)
-        self._must_upgrade = store is None
+        self.store = shared_store() if store is None else checked_store(store)
 
     @property
     def human_prefix(self) -> str:

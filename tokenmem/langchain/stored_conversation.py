@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -14,6 +13,7 @@ from tokenmem.errors import ConversationNotFound, InvalidArgument
 from tokenmem.execution.effects import Procedure, Work
 from tokenmem.execution.runners import AsyncRunner, Runner
 from tokenmem.langchain.history import history_of
+from tokenmem.langchain.shared_stores import upgrade_once
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
 from tokenmem.operations import snapshot
@@ -29,7 +29,6 @@ class StoredConversation:
     counter: TokenCounter
     max_token_limit: int
     return_messages: bool
-    _must_upgrade: bool
 
     @property
     def start_on(self) -> StartOn:
@@ -91,11 +90,6 @@ class StoredConversation:
         history = yield from history_of(procedures, self.conversation_id, self.max_token_limit, look)
         return history.newest(self.max_token_limit, self.start_on)
 
-    def _own_store(self) -> Store:
-        store = Store()
-        weakref.finalize(self, store.close)  # nobody else knows of it
-        return store
-
     async def _async_runner(self) -> tuple[Store | AsyncStore, AsyncRunner]:
         """The store, and what runs its effects without blocking the event loop."""
         if isinstance(self.store, AsyncStore):
@@ -104,7 +98,7 @@ class StoredConversation:
         return store, _InThreads(store._runner)
 
     def sync_store(self) -> Store:
-        """The store, migrated where it is the memory's own.
+        """The store, migrated where memories share it.
 
         Raises:
             InvalidArgument: it is an AsyncStore.
@@ -114,9 +108,7 @@ class StoredConversation:
                 "this memory is on an AsyncStore; await asave_context, aload_memory_variables, aclear and "
                 "apredict, or give it a Store"
             )
-        if self._must_upgrade:  # two threads may both come here: upgrading twice is safe
-            self.store.upgrade()
-            self._must_upgrade = False
+        upgrade_once(self.store)
         return self.store
 
 
