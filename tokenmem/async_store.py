@@ -15,7 +15,7 @@ from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.database.async_engine import async_single_statement_engine, open_async_engine
 from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
 from tokenmem.database.statements import Scope
-from tokenmem.database.urls import default_url, redacted
+from tokenmem.database.urls import default_url, parse_url, redacted, with_absolute_path
 from tokenmem.docstrings import documented_like
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.runners import (
@@ -28,6 +28,7 @@ from tokenmem.execution.runners import (
 from tokenmem.execution.transactions import async_transaction_of
 from tokenmem.messages.parsing import Unstorable
 from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
+from tokenmem.procedures.reopening import Reopening, reopening_of
 from tokenmem.store import Store
 from tokenmem.store_methods.async_calls import AsyncCallMethods
 from tokenmem.store_methods.async_changing import AsyncChangingMethods
@@ -78,11 +79,14 @@ class AsyncStore(
         keep_versions: bool = True,
         unstorable: Unstorable = "refuse",
     ) -> None:
-        self._engine = open_async_engine(default_url() if url is None else url)
-        self._owns_engine = not isinstance(url, (sa.Engine, AsyncEngine))
-        self._connections = _runner(self._engine, own=self._owns_engine)
-        self._runner = self._connections
-        self._derived = False
+        opened = default_url() if url is None else url
+        self._engine = open_async_engine(opened)
+        self._url = None
+        if not isinstance(opened, (sa.Engine, AsyncEngine)):
+            self._url = with_absolute_path(parse_url(opened))
+        self._is_derived = False
+        self._connections = _runner(self._engine, own=self._url is not None)
+        self._runner: AsyncRunner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(
             resolve_counter(counter),
@@ -92,7 +96,8 @@ class AsyncStore(
         )
 
     async def upgrade(self, revision: str = "head") -> None:
-        return await self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))
+        own_file = self._url is not None and not self._is_bound
+        return await self._run(self._procedures.upgrade(revision, own_file=own_file))
 
     def bind(self, connection: AsyncConnection) -> Self:
         engine = self._engine.sync_engine if isinstance(self._engine, AsyncEngine) else self._engine
@@ -124,15 +129,32 @@ class AsyncStore(
         )
 
     async def close(self) -> None:
-        if not self._derived:
-            await self._connections.close(dispose=self._owns_engine)
+        if not self._is_derived:
+            await self._connections.close(dispose=self._url is not None)
+
+    @property
+    def _is_bound(self) -> bool:
+        return self._runner is not self._connections
 
     def _with(self, runner: AsyncRunner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
-        other._engine, other._owns_engine, other._derived = self._engine, False, True
+        other._engine, other._url, other._is_derived = self._engine, self._url, True
         other._connections = self._connections
         other._runner, other._procedures = runner, procedures
         return other
+
+    def __copy__(self) -> Self:
+        return self._with(self._runner, self._procedures)
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self.__copy__()
+
+    def __getstate__(self) -> Reopening:
+        return reopening_of(self._url, self._procedures, is_bound=self._is_bound)
+
+    def __setstate__(self, state: Reopening) -> None:
+        AsyncStore.__init__(self, state.url, **state.options())
+        self._procedures = state.with_owner(self._procedures)
 
     async def __aenter__(self) -> Self:
         return self

@@ -18,11 +18,12 @@ from tokenmem.database.engine import (
     single_statement_engine,
 )
 from tokenmem.database.statements import Scope
-from tokenmem.database.urls import default_url, redacted
+from tokenmem.database.urls import default_url, parse_url, redacted, with_absolute_path
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner
 from tokenmem.execution.transactions import transaction_of
 from tokenmem.messages.parsing import Unstorable
 from tokenmem.procedures import Procedures, checked_unstorable, resolve_counter
+from tokenmem.procedures.reopening import Reopening, reopening_of
 from tokenmem.store_methods.calls import CallMethods
 from tokenmem.store_methods.changing import ChangingMethods
 from tokenmem.store_methods.conversations import ConversationMethods
@@ -51,6 +52,10 @@ class Store(
     `DatabaseUnavailable` where the database cannot be reached, and `SchemaOutOfDate` where `upgrade` has
     not been run; what else it raises it says.
 
+    A store on a URL can be pickled, unless it is bound or its database is in memory; the pickle holds the
+    URL with its password, and makes a store with connections of its own. A copy (`copy.copy`,
+    `copy.deepcopy`) of any store works on the connections of that store, which closes them.
+
     Args:
         url: `sqlite:///file.db`, `postgresql+psycopg://…`, or an Engine of your own, which `close` leaves
             open. Without one: the environment variable TOKENMEM_URL, else `sqlite:///tokenmem.db`.
@@ -76,11 +81,14 @@ class Store(
         keep_versions: bool = True,
         unstorable: Unstorable = "refuse",
     ) -> None:
-        self._engine = open_engine(default_url() if url is None else url)
-        self._owns_engine = not isinstance(url, sa.Engine)
-        single = single_statement_engine(self._engine, own=self._owns_engine)
+        opened = default_url() if url is None else url
+        self._engine = open_engine(opened)
+        # None for an Engine of the caller's. The engine has taken a relative path as it is now.
+        self._url = None if isinstance(opened, sa.Engine) else with_absolute_path(parse_url(opened))
+        self._is_derived = False
+        single = single_statement_engine(self._engine, own=self._url is not None)
         self._connections = EngineRunner(self._engine, single)
-        self._runner = self._connections
+        self._runner: Runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(
             resolve_counter(counter),
@@ -98,7 +106,8 @@ class Store(
         Raises:
             SchemaOutOfDate: there is no such revision, or only a newer tokenmem works on the database.
         """
-        return self._run(self._procedures.upgrade(revision, own_file=self._owns_engine))
+        own_file = self._url is not None and not self._is_bound
+        return self._run(self._procedures.upgrade(revision, own_file=own_file))
 
     def bind(self, connection: sa.Connection) -> Self:
         """A store that works on your connection, inside your transaction: you commit or roll back.
@@ -144,15 +153,32 @@ class Store(
 
     def close(self) -> None:
         """Close the connections, unless the Engine is your own."""
-        if self._owns_engine:
+        if self._url is not None and not self._is_derived:
             self._connections.dispose()
+
+    @property
+    def _is_bound(self) -> bool:
+        return self._runner is not self._connections
 
     def _with(self, runner: Runner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
-        other._engine, other._owns_engine = self._engine, False
+        other._engine, other._url, other._is_derived = self._engine, self._url, True
         other._connections = self._connections
         other._runner, other._procedures = runner, procedures
         return other
+
+    def __copy__(self) -> Self:
+        return self._with(self._runner, self._procedures)
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self.__copy__()
+
+    def __getstate__(self) -> Reopening:
+        return reopening_of(self._url, self._procedures, is_bound=self._is_bound)
+
+    def __setstate__(self, state: Reopening) -> None:
+        Store.__init__(self, state.url, **state.options())
+        self._procedures = state.with_owner(self._procedures)
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,10 @@
 """Memories that name no store share one a database: few connections, one upgrade, closed with the last."""
 
 import asyncio
+import copy
 import gc
+import multiprocessing
+import pickle
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +21,7 @@ from tokenmem.errors import DatabaseUnavailable, InvalidArgument
 from tokenmem.langchain import shared_stores
 from tokenmem.langchain.shared_stores import shared_store
 
+SPAWN = multiprocessing.get_context("spawn")
 MEMORIES = 200
 ONE_POOL = 15
 """Connections of one pool of SQLAlchemy's default size: 5 that stay, 10 more where they are needed."""
@@ -206,6 +210,28 @@ def test_a_wrong_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENMEM_URL", "mysql://host/database")
     with pytest.raises(InvalidArgument, match="mysql"):
         memory("one")
+
+
+def test_a_shared_store_in_a_pickle_and_copied(connections: Connections) -> None:
+    mine = memory("one")
+    talk(mine)
+    again = pickle.loads(pickle.dumps(mine.store))
+    assert again.conversation("one").message_count == 2
+    with SPAWN.Pool(1) as processes:
+        assert processes.apply(messages_of, (mine.store, "one")) == ["I am one", "hello"]
+    again.close()
+    copied: Any = copy.deepcopy(mine.store)
+    del mine
+    gc.collect()
+    assert copied.conversation("one").message_count == 2
+    del copied
+    gc.collect()
+    connections.wait_until_gone()
+
+
+def messages_of(store: Store, name: str) -> list[str | None]:
+    with store:
+        return [message.content for message in store.messages(name)]
 
 
 def test_a_store_that_is_given_is_not_upgraded(database_url: str, upgrades: list[Store]) -> None:
