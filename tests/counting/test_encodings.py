@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -20,18 +19,22 @@ import tiktoken
 import tiktoken_ext.openai_public as public  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiktoken import registry
+from tiktoken.load import load_tiktoken_bpe
+from tiktoken.model import MODEL_TO_ENCODING
 
 from tokenmem.counting import encodings
 from tokenmem.counting.counters import TiktokenCounter
 from tokenmem.errors import UnknownTokenCounter
 
-SHIPPED = ("cl100k_base", "o200k_base")
+FILES = ("cl100k_base", "o200k_base", "r50k_base")
+SHIPPED = (*FILES, "p50k_base")
 O200K = TiktokenCounter("o200k_base")
 
 
 def _definition(name: str) -> dict[str, Any]:
     """What the installed tiktoken makes an encoding of, with its downloads replaced by shipped ranks."""
-    loaded = encodings.load_encoding(name if name in SHIPPED else "cl100k_base")
+    loaded = encodings.load_encoding(name)
     with pytest.MonkeyPatch.context() as patch:
         for loader in ("load_tiktoken_bpe", "data_gym_to_mergeable_bpe_ranks"):
             patch.setattr(public, loader, lambda *_, **__: loaded._mergeable_ranks)
@@ -39,13 +42,16 @@ def _definition(name: str) -> dict[str, Any]:
     return {**definition, "explicit_n_vocab": None}
 
 
+def _file_of(encoding: tiktoken.Encoding) -> bytes:
+    """The rank file that OpenAI publishes for the encoding, made again of its tokens."""
+    tokens = sorted(encoding._mergeable_ranks.items(), key=lambda pair: pair[1])
+    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in tokens)
+
+
 @pytest.fixture(scope="module", params=sorted(public.ENCODING_CONSTRUCTORS))
 def encoding(request: pytest.FixtureRequest) -> tiktoken.Encoding:
-    """Every pattern that tiktoken has; those whose ranks are not shipped merge by cl100k's."""
-    definition = _definition(request.param)
-    if request.param not in SHIPPED:
-        definition["special_tokens"] = {}
-    return tiktoken.Encoding(**definition)
+    """Every encoding that tiktoken has."""
+    return tiktoken.Encoding(**_definition(request.param))
 
 
 @pytest.fixture(scope="class")
@@ -80,10 +86,11 @@ class TestTheShippedEncodings:
 
         monkeypatch.setattr(public, "load_tiktoken_bpe", note_hash)
         definition = public.ENCODING_CONSTRUCTORS[name]()
-        assert encodings._SHIPPED[name].pattern == definition["pat_str"]
-        assert [encodings._SHIPPED[name].sha256] == hashes
+        loaded = encodings.load_encoding(name)
+        assert loaded._pat_str == definition["pat_str"]
+        assert [hashlib.sha256(_file_of(loaded)).hexdigest()] == hashes
 
-    @pytest.mark.parametrize("name", SHIPPED)
+    @pytest.mark.parametrize("name", FILES)
     def test_every_token_has_the_rank_that_its_line_says(self, name: str) -> None:
         file = Path(encodings.__file__).parent / "ranks" / f"{name}.tiktoken.gz"
         data = gzip.decompress(file.read_bytes())
@@ -98,6 +105,22 @@ class TestTheShippedEncodings:
         assert harmony["pat_str"] == base["pat_str"]
         assert TiktokenCounter("o200k_harmony").count_text("<|start|>hi") == O200K.count_text("<|start|>hi")
 
+    def test_p50k_edit_differs_from_p50k_in_special_tokens_only(self) -> None:
+        edit, base = _definition("p50k_edit"), _definition("p50k_base")
+        assert {**edit, "name": "", "special_tokens": {}} == {**base, "name": "", "special_tokens": {}}
+
+    def test_gpt2_is_r50k_in_another_form(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its file lists pairs to merge, not tokens, and both have been compared: this is that file."""
+        files: list[str] = []
+        monkeypatch.setattr(
+            public,
+            "data_gym_to_mergeable_bpe_ranks",
+            lambda vocab_bpe_hash, **_: files.append(vocab_bpe_hash),
+        )
+        gpt2, r50k = public.ENCODING_CONSTRUCTORS["gpt2"](), _definition("r50k_base")
+        assert files == ["1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"]
+        assert (gpt2["pat_str"], gpt2["special_tokens"]) == (r50k["pat_str"], r50k["special_tokens"])
+
     def test_they_count_offline_in_a_fresh_process_that_has_not_imported_tiktoken(self) -> None:
         code = (
             "import os, sys, socket; before = dict(os.environ)\n"
@@ -106,11 +129,27 @@ class TestTheShippedEncodings:
             "from tokenmem.counting.counters import TiktokenCounter\n"
             "assert 'tiktoken' not in sys.modules\n"
             "print([TiktokenCounter(n).count_text('hello world') for n in "
-            "('cl100k_base', 'o200k_base', 'o200k_harmony', 'gpt-4o', 'gpt-oss-20b')])\n"
+            "('cl100k_base', 'o200k_base', 'o200k_harmony', 'gpt-4o', 'gpt-oss-20b', 'gpt2', 'p50k_base')])\n"
             "assert dict(os.environ) == before"
         )
         done = _python(code, TIKTOKEN_CACHE_DIR="/nonexistent")
-        assert (done.stdout.strip(), done.stderr) == ("[2, 2, 2, 2, 2]", "")
+        assert (done.stdout.strip(), done.stderr) == ("[2, 2, 2, 2, 2, 2, 2]", "")
+
+    @pytest.mark.usefixtures("no_network")
+    def test_every_encoding_and_model_of_tiktoken_counts_without_a_network(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(encodings, "_loaded", {})
+        names = [*tiktoken.list_encoding_names(), *MODEL_TO_ENCODING]
+        assert len(names) > 40
+        counts = {name: TiktokenCounter(name).count_text("hello world") for name in names}
+        assert counts == dict.fromkeys(names, 2)
+
+    def test_the_old_encodings_differ_where_they_are_known_to(self) -> None:
+        """GPT-3 takes seven spaces of an indentation as seven tokens, Codex and what came later as one."""
+        text = "def f():\n        return 1"
+        counts = [TiktokenCounter(name).count_text(text) for name in ("davinci", "code-davinci-002", "gpt-4")]
+        assert counts == [13, 7, 7]
 
     # mtime: the id of a case is made of its bytes, and must not depend on when it was collected
     @pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"YQ== 0\n", mtime=0), None])
@@ -161,19 +200,26 @@ class TestTheShippedEncodings:
         assert _python(code).stdout.strip() == "0"
 
 
-class TestOtherEncodings:
-    def test_without_a_network_the_error_says_what_to_do(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def refuse(*_: object, **__: object) -> None:
-            raise OSError("no network")
+class TestEncodingsOfPlugins:
+    @pytest.fixture(autouse=True)
+    def plugin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An encoding that a plugin of tiktoken's adds, and downloads."""
 
-        monkeypatch.setattr(socket.socket, "connect", refuse)
-        monkeypatch.setattr(socket, "getaddrinfo", refuse)
-        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-        counter = TiktokenCounter("davinci")
-        assert counter.name == "r50k_base"
-        with pytest.raises(UnknownTokenCounter, match=r"r50k_base.*TIKTOKEN_CACHE_DIR") as caught:
+        def download() -> dict[str, Any]:
+            return {"mergeable_ranks": load_tiktoken_bpe("https://plugin.invalid/ranks", "0" * 64)}
+
+        monkeypatch.setitem(public.ENCODING_CONSTRUCTORS, "of_a_plugin", download)
+        monkeypatch.setattr(
+            registry, "ENCODING_CONSTRUCTORS", None
+        )  # to be collected anew, and then restored
+
+    @pytest.mark.usefixtures("no_network")
+    def test_without_a_network_the_error_says_what_to_do(self) -> None:
+        counter = TiktokenCounter("of_a_plugin")
+        assert counter.name == "of_a_plugin"
+        with pytest.raises(
+            UnknownTokenCounter, match=r"of_a_plugin.*r50k_base.*TIKTOKEN_CACHE_DIR"
+        ) as caught:
             counter.count_text("hi")
         assert caught.value.__cause__ is not None
 
@@ -186,7 +232,7 @@ class TestOtherEncodings:
 
         monkeypatch.setattr(tiktoken, "get_encoding", fail)
         with pytest.raises(UnknownTokenCounter) as caught:
-            TiktokenCounter("p50k_edit").count_text("hi")
+            TiktokenCounter("of_a_plugin").count_text("hi")
         assert caught.value.__cause__ is error
 
     def test_an_interrupt_passes_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +241,7 @@ class TestOtherEncodings:
 
         monkeypatch.setattr(tiktoken, "get_encoding", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            TiktokenCounter("p50k_edit").count_text("hi")
+            TiktokenCounter("of_a_plugin").count_text("hi")
 
 
 WORDS = """

@@ -46,8 +46,8 @@ class TokenCounter(Protocol):
 class TiktokenCounter:
     """Counts messages as OpenAI bills them in a chat, with the encoding of a model or of this name.
 
-    The encoding's data is loaded at the first count. cl100k_base, o200k_base and o200k_harmony travel
-    with the package; for others tiktoken uses its cache or downloads.
+    The encoding's data is loaded at the first count. All of OpenAI's encodings, the old ones too, travel with
+    the package; for one of a plugin's of tiktoken that plugin's code is run.
 
     Args:
         name: an encoding (`o200k_base`) or a model (`gpt-4o`), by tiktoken's own tables.
@@ -70,7 +70,7 @@ class TiktokenCounter:
         The 3 tokens with which every prompt ends (they open the reply) belong to the request, not to a
         message: add them once. Sources of every number: `tokenmem/counting/message_costs.py`.
 
-        Raises UnknownTokenCounter where the encoding's data is damaged or cannot be downloaded.
+        Raises UnknownTokenCounter where the encoding's data is damaged or a plugin cannot load it.
         """
         return message_tokens(message, self.count_text)
 

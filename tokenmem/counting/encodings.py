@@ -25,9 +25,9 @@ class _Shipped:
     pattern: str  # what tiktoken splits a text by, before it merges bytes
 
 
-# Both hashes and both patterns are those of tiktoken 0.14, tiktoken_ext/openai_public.py. They are
-# repeated here because its functions there cannot be asked for them without a download; a test
-# compares them with the installed tiktoken.
+# Hashes and patterns are those of tiktoken 0.14, tiktoken_ext/openai_public.py. They are repeated here
+# because its functions there cannot be asked for them without a download; a test compares them with the
+# installed tiktoken.
 _SHIPPED = {
     "cl100k_base": _Shipped(
         sha256="223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
@@ -42,14 +42,21 @@ _SHIPPED = {
         r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
         r"""|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
     ),
+    "r50k_base": _Shipped(
+        sha256="306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+        pattern=r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s""",
+    ),
 }
-# o200k_harmony adds special tokens to o200k_base and changes nothing else (same source); special
-# tokens are never counted as such here.
-_SAME_TEXT_TOKENS = {"o200k_harmony": "o200k_base"}
+# Encodings that differ from another one in special tokens only, which are never counted as such here (same
+# source), or, gpt2, in nothing: its file in another form holds the same tokens in the same order.
+_SAME_TEXT_TOKENS = {"o200k_harmony": "o200k_base", "p50k_edit": "p50k_base", "gpt2": "r50k_base"}
+
+# p50k_base is r50k_base and the runs of 2 to 25 spaces, whose ranks begin behind that of <|endoftext|>.
+_SPACES = {b" " * length: 50_255 + length for length in range(2, 26)}
 
 _REMEDY = (
-    "choose one that is shipped (cl100k_base, o200k_base), or let tiktoken download this one once and "
-    "keep it in the directory that the environment variable TIKTOKEN_CACHE_DIR names"
+    f"choose one that is shipped ({', '.join(sorted(_SHIPPED))}), or let tiktoken download this one once and "
+    f"keep it in the directory that the environment variable TIKTOKEN_CACHE_DIR names"
 )
 
 _loaded: dict[str, Encoding] = {}
@@ -83,7 +90,7 @@ def encoding_name(name: str) -> str:
 def load_encoding(name: str) -> Encoding:
     """The encoding of this name, loaded once a process, by whichever thread needs it first.
 
-    Raises UnknownTokenCounter where its data is damaged or cannot be downloaded.
+    Raises UnknownTokenCounter where its data is damaged, or a plugin of tiktoken's cannot load it.
     """
     name = _SAME_TEXT_TOKENS.get(name, name)
     found = _loaded.get(name)
@@ -98,12 +105,14 @@ def load_encoding(name: str) -> Encoding:
 def _load(name: str) -> Encoding:
     import tiktoken
 
-    shipped = _SHIPPED.get(name)
+    file_name = "r50k_base" if name == "p50k_base" else name
+    shipped = _SHIPPED.get(file_name)
     if shipped is not None:
+        ranks = _ranks(file_name, shipped.sha256)
+        if name == "p50k_base":
+            ranks |= _SPACES
         # No special tokens: only encode_ordinary is ever called, and it takes them for plain text.
-        return tiktoken.Encoding(
-            name, pat_str=shipped.pattern, mergeable_ranks=_ranks(name, shipped.sha256), special_tokens={}
-        )
+        return tiktoken.Encoding(name, pat_str=shipped.pattern, mergeable_ranks=ranks, special_tokens={})
     try:
         return tiktoken.get_encoding(name)
     except Exception as error:  # a download fails in as many ways as there are networks
@@ -124,7 +133,7 @@ def _ranks(name: str, sha256: str) -> dict[bytes, int]:
         raise UnknownTokenCounter(f"the rank file {file_name} cannot be read ({error}); {remedy}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnknownTokenCounter(f"the rank file {file_name} is damaged; {remedy}")
-    # A line is `<base64 of the token> <rank>`, and in these two files the rank is the line's number; the
+    # A line is `<base64 of the token> <rank>`, and in these files the rank is the line's number; the
     # hash makes that a fact. So the numbers need no parsing, which is a fifth of the time.
     tokens = data.split()[::2]
     return dict(zip(map(a2b_base64, tokens), range(len(tokens)), strict=True))
