@@ -141,7 +141,9 @@ def test_invoke_tells_the_input_the_history_and_the_response(store: Store, await
         ("user", "hi"),
         ("assistant", " whats up "),
     ]
-    assert all(isinstance(message, Message) for message in history)
+    assert [dict(message) for message in history] == [
+        each.to_openai() for each in store.messages("c", before=3)
+    ]
     assert answer == {"input": "not much you", "response": "not much"}
     # The prompt is text in any case.
     assert chain.llm.prompts[1] == documented_prompt(["Human: hi", "AI:  whats up "], "not much you")

@@ -61,7 +61,7 @@ def test_the_documented_example_as_messages(store: Store) -> None:
     memory = remember(store, max_token_limit=10, return_messages=True)
     history = memory.load_memory_variables({})["history"]
     assert pairs(history) == [("user", "not much you"), ("assistant", "not much")]
-    assert all(isinstance(message, Message) for message in history)
+    assert history == memory.buffer == memory.buffer_as_messages
 
 
 def test_lines_are_counted_with_their_prefixes_and_kept_exactly_at_the_limit(store: Store) -> None:

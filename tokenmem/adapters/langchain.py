@@ -85,3 +85,5 @@ class ConversationTokenBufferMemory(BaseMemory):
 
     def __repr__(self) -> str:
         return repr(self._memory)
+
+    __str__ = __repr__

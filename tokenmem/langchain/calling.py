@@ -159,8 +159,7 @@ class CallingMethods(InvokingMethods):
             from langchain_core.runnables import RunnableLambda
         except ImportError:
             raise MissingExtra(
-                'a pipe needs langchain-core; pip install "tokenmem[langchain]", or call invoke and go on from '
-                "there"
+                'a pipe needs langchain-core; pip install "tokenmem[langchain]", or call invoke'
             ) from None
         return RunnableLambda(self.invoke, afunc=self.ainvoke, name=type(self).__name__)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 from tokenmem.arguments import checked_name, checked_number
@@ -199,9 +198,6 @@ class ConversationTokenBufferMemory(StoredConversation):
     def form(self, messages: list[Message]) -> str | list[Any]:
         """Messages as they are loaded: as text or, with return_messages, as messages."""
         return recalled(messages) if self.return_messages else self.render(messages)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return copy.copy(self)  # the same conversation in the same store
 
 
 def _encoding_of(llm: object) -> str:

@@ -137,7 +137,7 @@ class _OpenAIModel:
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         if self._client is not None or self._given_async_client is not None:
             raise InvalidArgument(
-                f"a {type(self).__name__} with a client cannot be pickled; make it without one, and it makes "
+                f"{type(self).__name__} with a client cannot be pickled; make it without one, and it makes "
                 f"its own from OPENAI_API_KEY and OPENAI_BASE_URL where it is used"
             )
         return _model_of, (type(self), self.model, self.options)

@@ -61,7 +61,7 @@ _stores: weakref.WeakValueDictionary[sa.URL, Store] = weakref.WeakValueDictionar
 _first_uses: weakref.WeakKeyDictionary[Store, _FirstUse] = weakref.WeakKeyDictionary()
 
 
-def shared_store(url: str | None = None) -> Store:
+def shared_store(url: str | sa.URL | None = None) -> Store:
     """The store of this process on a database, the same one for as long as somebody holds it.
 
     Its connections are closed when nobody holds it any more. A SQLite file is the same one wherever the
@@ -84,6 +84,11 @@ def shared_store(url: str | None = None) -> Store:
             _first_uses[store] = _FirstUse(in_memory=is_in_memory(opened))
             _stores[opened] = store
         return store
+
+
+def shared_url(store: object) -> sa.URL | None:
+    """The URL of a shared store; None of any other."""
+    return store._url if isinstance(store, Store) and store in _first_uses else None
 
 
 def upgrade_once(store: Store) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
+
+import sqlalchemy as sa
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.counting.counters import TokenCounter
+from tokenmem.database.urls import is_in_memory
 from tokenmem.edges import StartOn
 from tokenmem.errors import ConversationNotFound, InvalidArgument
 from tokenmem.execution.effects import Procedure, Work
 from tokenmem.execution.runners import AsyncRunner, Runner
 from tokenmem.langchain.history import history_of
-from tokenmem.langchain.shared_stores import upgrade_once
+from tokenmem.langchain.shared_stores import shared_store, shared_url, upgrade_once
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
 from tokenmem.operations import snapshot
@@ -29,6 +33,32 @@ class StoredConversation:
     counter: TokenCounter
     max_token_limit: int
     return_messages: bool
+
+    def __getstate__(self) -> tuple[dict[str, object], sa.URL | None]:
+        """What a pickle holds: of a store that memories share its URL alone, to be shared again.
+
+        Raises:
+            InvalidArgument: the store cannot be pickled.
+        """
+        url = shared_url(self.store)
+        state = {name: value for name, value in self.__dict__.items() if name != "store" or url is None}
+        if url is not None and is_in_memory(url):
+            raise InvalidArgument("a memory on a database in SQLite's memory cannot be pickled; use a file")
+        return state, url
+
+    def __setstate__(self, state: tuple[dict[str, object], sa.URL | None]) -> None:
+        self.__dict__.update(state[0])
+        if state[1] is not None:
+            self.store = shared_store(state[1])
+
+    def __copy__(self) -> Self:
+        """Another memory of the same conversation, on the same store."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self.__copy__()
 
     @property
     def start_on(self) -> StartOn:
