@@ -132,6 +132,8 @@ class Side:
         self._chain_class = chain_class
         self._places = places
         self._opened = 0
+        self.seen: set[tuple[str, str]] = set()
+        """What was called, and what came of it."""
         self.open()
 
     def open(self) -> None:
@@ -176,11 +178,13 @@ class Side:
         """What the action returns or raises, with the model's replies of this action."""
         self.script.replies.extend(action.replies)
         try:
-            return self.wait(self._called(action)) if self.is_async else self._performed(action)
+            result = self.wait(self._called(action)) if self.is_async else self._performed(action)
         except Exception as error:
-            return error
-        finally:
-            self.script.replies.clear()
+            result = error
+        self.script.replies.clear()
+        outcome = family(result) if isinstance(result, Exception) else "ok"
+        self.seen.add((f"{action.target}.{action.method}", outcome))
+        return result
 
     async def _called(self, action: Action) -> Any:
         result = self._result(action)

@@ -81,7 +81,7 @@ class Plans:
             chain["verbose"] = False
         memory["return_messages"] = returns_messages = self.chance(0.4)
         prompts = ["chat"] if returns_messages else ["text", "chat of texts"]
-        if not {"memory_key", "input_key"} & (memory.keys() | chain.keys()):
+        if "memory_key" not in memory and "input_key" not in chain:
             prompts.append("default")
         return Setup(
             model=self.random.choice(tuple(MODELS)),
