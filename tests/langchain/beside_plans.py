@@ -81,7 +81,7 @@ class Plans:
             chain["verbose"] = False
         memory["return_messages"] = returns_messages = self.chance(0.4)
         prompts = ["chat"] if returns_messages else ["text", "chat of texts"]
-        if "memory_key" not in memory and "input_key" not in chain:
+        if not returns_messages and "memory_key" not in memory and "input_key" not in chain:
             prompts.append("default")
         return Setup(
             model=self.random.choice(tuple(MODELS)),
@@ -236,6 +236,7 @@ class Plans:
         run = self._either("run", "arun")
         invoke = self._either("invoke", "ainvoke")
         predict = self._either("predict", "apredict")
+        more: Action = Action("chain", predict, (), {**inputs, "topic": "weather", "wrong": 1})
         actions = (
             Action("chain", run),
             Action("chain", run, (said, "and more")),
@@ -243,14 +244,13 @@ class Plans:
             Action("chain", run, ({},)),
             Action("chain", predict),
             Action("chain", predict, (), {"wrong": said}),
-            Action("chain", predict, (), {**inputs, "topic": "weather", "wrong": 1}),
+            more if "input_key" in self.setup.memory else replace(more, is_refused=True),
             Action("chain", invoke, ({},)),
             Action("chain", invoke, ({self.setup.memory_key: said},)),
             Action("chain", invoke, ({"wrong": said},)),
-            Action("chain", invoke, ({**inputs, "topic": 7},)),
-            Action("chain", invoke, (7,)),
-            Action("chain", invoke, (None,)),
-            Action("chain", invoke, ({self.setup.input_key: None},)),
+            Action("chain", invoke, (7,), is_refused=True),
+            Action("chain", invoke, (None,), is_refused=True),
+            Action("chain", invoke, ({self.setup.input_key: None},), is_refused=True),
             Action("chain", invoke),
             Action("chain", self._either("stream", "astream"), ({"wrong": said},)),
             Action("chain", self._either("__call__", "acall"), ({"wrong": said},)),

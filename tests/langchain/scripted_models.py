@@ -149,6 +149,8 @@ class Events:
         if parent_run_id is not None:  # the chain's own handler hears nothing of what the chain is a part of
             parent = self.run_ids.index(parent_run_id) if parent_run_id in self.run_ids else "unheard of"
         kept = {key: more[key] for key in ("name", "tags", "metadata") if key in more}
+        if "metadata" in kept:  # LangChain's models add their own, by the method that is called
+            kept["metadata"] = {key: each for key, each in kept["metadata"].items() if key[:3] != "ls_"}
         self.told.append((kind, self.run_ids.index(run_id), parent, snapshot(what), snapshot(kept)))
 
     def clear(self) -> None:

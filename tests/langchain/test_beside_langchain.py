@@ -11,9 +11,8 @@ from tokenmem import ConversationChain, ConversationTokenBufferMemory
 pytest.importorskip("langchain_classic", reason="langchain-classic is not installed")
 
 from langchain_classic.chains import ConversationChain as LangChainsChain
-from langchain_classic.memory import ConversationTokenBufferMemory as LangChainsMemory
 
-from tests.langchain.beside import Plan, Side, play, smallest
+from tests.langchain.beside import Plan, ReferenceMemory, Side, play, smallest
 from tests.langchain.beside_plans import Plans
 
 CONVERSATIONS = int(os.environ.get("TOKENMEM_LANGCHAIN_CONVERSATIONS", "40"))  # 600 is what is promised
@@ -38,9 +37,9 @@ def test_random_conversations(stores: Stores) -> None:
 
     def held(plan: Plan) -> str:
         conversation_id = uuid4().hex
-        at = [{"store": store, "conversation_id": conversation_id} for store in places]
+        at = [{"store": store, "conversation_id": conversation_id, **plan.setup.counting} for store in places]
         wait, is_async = stores.loop.run, stores.is_async
-        theirs = Side(plan.setup, LangChainsMemory, LangChainsChain, [{}], wait, is_async)
+        theirs = Side(plan.setup, ReferenceMemory, LangChainsChain, [{}], wait, is_async)
         try:
             ours = Side(plan.setup, ConversationTokenBufferMemory, ConversationChain, at, wait, is_async)
         except Exception as error:

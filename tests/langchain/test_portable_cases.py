@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,6 +27,7 @@ from langchain_core.tracers.context import collect_runs
 
 from tests.langchain.scripted_models import Events, Overloaded, Recorder, Script, ScriptedLLM
 from tests.langchain.test_beside_langchain import LANGCHAINS_WARNINGS
+from tests.support.stores import Databases
 
 pytestmark = pytest.mark.filterwarnings(*LANGCHAINS_WARNINGS)
 
@@ -49,23 +51,20 @@ class Library:
         return self.chain_class(llm=llm, memory=kept, **options)
 
 
-@pytest.fixture
-def store(ready_url: str) -> Iterator[Store]:
-    with Store(ready_url) as store:
-        yield store
-
-
-@pytest.fixture(params=["theirs", "ours", "adapter"])
-def library(request: pytest.FixtureRequest) -> Library:
-    theirs = langchains_memory.ConversationTokenBufferMemory, langchains_chains.ConversationChain
+@pytest.fixture(params=["theirs", "sqlite", "postgresql", "adapter"])
+def library(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Library]:
+    """LangChain's, ours on each engine, and our memory as LangChain's kind in LangChain's chain."""
     if request.param == "theirs":
-        return Library(*theirs)
-    store = request.getfixturevalue("store")
-    if request.param == "ours":
-        return Library(tokenmem.ConversationTokenBufferMemory, tokenmem.ConversationChain, {"store": store})
-    from tokenmem.adapters.langchain import ConversationTokenBufferMemory
+        yield Library(langchains_memory.ConversationTokenBufferMemory, langchains_chains.ConversationChain)
+        return
+    with Store(databases.of("postgresql" if request.param == "postgresql" else "sqlite", tmp_path)) as store:
+        place = {"store": store}
+        if request.param == "adapter":
+            from tokenmem.adapters.langchain import ConversationTokenBufferMemory as Adapter
 
-    return Library(ConversationTokenBufferMemory, theirs[1], {"store": store})
+            yield Library(Adapter, langchains_chains.ConversationChain, place)
+        else:
+            yield Library(tokenmem.ConversationTokenBufferMemory, tokenmem.ConversationChain, place)
 
 
 def asked(chain: Any) -> list[str]:
