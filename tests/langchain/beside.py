@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from inspect import isasyncgen, iscoroutine, isgenerator
 from typing import Any
 
+from langchain_classic.chains import ConversationChain as LangChainsChain
 from langchain_classic.memory import ConversationTokenBufferMemory as LangChainsMemory
 from langchain_core.messages import BaseMessage
 from langchain_core.prompts import (
@@ -75,6 +76,8 @@ class Setup:
     chain: Mapping[str, Any] = field(default_factory=dict)
     has_callbacks: bool = False
     """The chain has a handler of its own."""
+    is_bound: bool = False
+    """The chain's model is bound to an option, and so is not the memory's."""
 
     @property
     def memory_key(self) -> str:
@@ -117,7 +120,7 @@ class Action:
     awaited_handler: bool = False
     replies: tuple[Any, ...] = ()
     is_refused: bool = False
-    """LangChain's chain fails behind the model's answer, ours before it asks: the answer would be lost."""
+    """LangChain's chain fails behind the model's answer, ours before it asks: that answer would be lost."""
 
     def __str__(self) -> str:
         given = [*map(repr, self.arguments), *(f"{key}={value!r}" for key, value in self.options.items())]
@@ -168,6 +171,7 @@ class Side:
         self.model = scripted_model(setup.model, self.script)
         self.wait = wait
         self.is_async = is_async
+        self.asks_in_vain = chain_class is LangChainsChain
         self._memory_class = memory_class
         self._chain_class = chain_class
         self._places = places
@@ -190,7 +194,8 @@ class Side:
     def _chain(self, prompt: str, options: dict[str, Any]) -> Any:
         if prompt != "default":
             options["prompt"] = self.setup.prompt_of(prompt)
-        return self._chain_class(llm=self.model, memory=self.memory, **options)
+        llm = self.model.bind(mood="calm") if self.setup.is_bound else self.model
+        return self._chain_class(llm=llm, memory=self.memory, **options)
 
     def target(self, name: str) -> Any:
         """What an action calls."""
@@ -283,15 +288,16 @@ def play(plan: Plan, theirs: Side, ours: Side) -> str:
 
 def _compare(action: Action, theirs: Side, ours: Side) -> str:
     results = theirs.perform(action), ours.perform(action)
-    is_stream = action.method in ("stream", "astream")
-    if is_stream:
-        results = results[0], _one_dict(results[1], ours.setup.output_key)
-        results = _response_of(results[0], ours.setup.output_key), results[1]
-    asked = ([] if action.is_refused else theirs.script.asked), ours.script.asked
+    if action.method in ("stream", "astream"):
+        key = ours.setup.output_key
+        joined = results[1] if ours.asks_in_vain else _joined(results[1], ours.setup)
+        results = _response_of(results[0], key), _response_of(joined, key)
+    is_refused = action.is_refused and not ours.asks_in_vain
+    asked = ([] if is_refused else theirs.script.asked), ours.script.asked
     pairs = {
         "what the model got": asked,
         "what it returned": results,
-        "what callbacks were told": tuple(_told(action, side) for side in (theirs, ours)),
+        "what callbacks were told": tuple(_told(action, side, is_refused) for side in (theirs, ours)),
         "the history": (theirs.history(), ours.history()),
     }
     found = [f"{what}: {told}" for what, both in pairs.items() if (told := difference(*both))]
@@ -301,12 +307,12 @@ def _compare(action: Action, theirs: Side, ours: Side) -> str:
     return "\n".join(found)
 
 
-def _told(action: Action, side: Side) -> list[Any]:
+def _told(action: Action, side: Side, is_refused: bool) -> list[Any]:
     """What can be compared of what callbacks were told."""
     left_out: set[str] = set()
     if action.method in ("stream", "astream"):
         left_out = {"llm_new_token"}  # LangChain's chain asks for no stream
-    if action.is_refused:
+    if is_refused:
         left_out = {"text", "llm_start", "chat_model_start", "llm_new_token", "llm_end"}
     return [told for told in side.events.told if told[0] not in left_out]
 
@@ -315,13 +321,14 @@ def _response_of(parts: Any, key: str) -> Any:
     return parts[0][key] if isinstance(parts, list) else parts
 
 
-def _one_dict(parts: Any, key: str) -> Any:
-    """The pieces' text, which each of them also has under the output key."""
+def _joined(parts: Any, setup: Setup) -> Any:
+    """Our pieces as LangChain's one part; they are the model's text, which a parser reads as a whole."""
     if not isinstance(parts, list):
         return parts
-    assert all(isinstance(part, str) for part in parts), f"pieces that are no text: {parts}"
-    assert [part[key] for part in parts] == parts
-    return "".join(parts)
+    assert all(isinstance(part, str) and part[setup.output_key] == part for part in parts), parts
+    text = "".join(parts)
+    parser = setup.chain.get("output_parser")
+    return [{setup.output_key: text if parser is None else parser.parse(text)}]
 
 
 def smallest(plan: Plan, fails: Callable[[Plan], str]) -> tuple[Plan, str]:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from random import Random
 from typing import Any
+from uuid import UUID
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.output_parsers import StrOutputParser
 
 from tests.langchain.beside import Action, Plan, Setup
-from tests.langchain.scripted_models import MODELS, Overloaded
+from tests.langchain.scripted_models import GIVEN_RUN_IDS, MODELS, Overloaded
 
 LONGEST = 25
 LIMITS = (0, 1, 4, 7, 10, 15, 25, 40, 80, 200, 1000, 2000)
@@ -37,6 +39,13 @@ TEXTS = (
     "word " * 60,
     "a longer story, told at length. " * 30,
 )
+
+
+class Stripping(StrOutputParser):
+    """A parser that takes off what is blank at both ends."""
+
+    def parse(self, text: str) -> str:
+        return text.strip()
 
 
 class Plans:
@@ -77,6 +86,10 @@ class Plans:
             memory["output_key"] = chain.get("output_key", "response")
         if self.chance(0.3):
             chain |= {"tags": ["ours"], "metadata": {"kept": [1, {"a": None}]}}
+        if self.chance(0.1):
+            chain["llm_kwargs"] = {"temper": "even"}
+        if self.chance(0.1):
+            chain["output_parser"] = Stripping()
         if self.chance(0.5):
             chain["verbose"] = False
         memory["return_messages"] = returns_messages = self.chance(0.4)
@@ -90,6 +103,7 @@ class Plans:
             memory=memory,
             chain=chain,
             has_callbacks=self.chance(0.3),
+            is_bound=self.chance(0.1),
         )
 
     def _action(self) -> Action:
@@ -154,6 +168,8 @@ class Plans:
         config = self._tagged()
         if self.chance(0.1):
             config["run_name"] = "a talk"
+        if self.chance(0.2):
+            config["run_id"] = UUID(int=self.random.randrange(1, GIVEN_RUN_IDS))
         return {"config": config} if config or self.chance(0.2) else {}
 
     def _call(self) -> Action:
@@ -190,7 +206,7 @@ class Plans:
         """Several turns, one after the other: side by side, which comes first is chance."""
         count = self.random.randint(1, 3)
         given = [self._inputs() for _ in range(count)]
-        config = {**self._config().get("config", {}), "max_concurrency": 1}
+        config = {**self._tagged(), "max_concurrency": 1}
         options = {"config": config, "return_exceptions": True, **self._flags()}
         method = self._either("batch", "abatch")
         return self._watched(

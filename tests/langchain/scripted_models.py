@@ -135,6 +135,10 @@ def scripted_model(kind: str, script: Script) -> BaseLanguageModel:
     return MODELS[kind](script)
 
 
+GIVEN_RUN_IDS = 1 << 32
+"""Ids of runs below it are those that callers have given."""
+
+
 class Events:
     """What the callbacks of one side were told, in order, with runs numbered as they begin."""
 
@@ -151,7 +155,8 @@ class Events:
         kept = {key: more[key] for key in ("name", "tags", "metadata") if key in more}
         if "metadata" in kept:  # LangChain's models add their own, by the method that is called
             kept["metadata"] = {key: each for key, each in kept["metadata"].items() if key[:3] != "ls_"}
-        self.told.append((kind, self.run_ids.index(run_id), parent, snapshot(what), snapshot(kept)))
+        run = run_id if run_id.int < GIVEN_RUN_IDS else self.run_ids.index(run_id)
+        self.told.append((kind, run, parent, snapshot(what), snapshot(kept)))
 
     def clear(self) -> None:
         self.told = []

@@ -14,22 +14,29 @@ from langchain_classic.chains import ConversationChain as LangChainsChain
 
 from tests.langchain.beside import Plan, ReferenceMemory, Side, play, smallest
 from tests.langchain.beside_plans import Plans
+from tokenmem.adapters.langchain import ConversationTokenBufferMemory as Adapter
 
 CONVERSATIONS = int(os.environ.get("TOKENMEM_LANGCHAIN_CONVERSATIONS", "40"))  # 600 is what is promised
 
+OURS = {
+    "chain and memory": (ConversationTokenBufferMemory, ConversationChain),
+    "memory in LangChain's chain": (Adapter, LangChainsChain),
+}
 EXPECTED = {"ok", "Overloaded", "ValueError", "KeyError", "TypeError"}
 
 # That its classes and their older methods are deprecated is what LangChain says to everyone who calls them.
 LANGCHAINS_WARNINGS = (
     r"ignore:The (class|method) .\w*(Chain|Memory|History)\b.* was deprecated in"
     ":langchain_core._api.LangChainDeprecationWarning",
-    r"ignore:'ConversationTokenBufferMemory' got multiple output keys:UserWarning",
+    r"ignore:'ReferenceMemory' got multiple output keys:UserWarning",
 )
 
 
 @pytest.mark.timeout(120 + CONVERSATIONS * 3)
 @pytest.mark.filterwarnings(*LANGCHAINS_WARNINGS)
-def test_random_conversations(stores: Stores) -> None:
+@pytest.mark.parametrize("kind", ["chain and memory", "memory in LangChain's chain"])
+def test_random_conversations(stores: Stores, kind: str) -> None:
+    ours_are = OURS[kind]
     opened = [stores.open() for _ in range(2)]
     places = [getattr(store, "store", store) for store in opened]
 
@@ -41,7 +48,7 @@ def test_random_conversations(stores: Stores) -> None:
         wait, is_async = stores.loop.run, stores.is_async
         theirs = Side(plan.setup, ReferenceMemory, LangChainsChain, [{}], wait, is_async)
         try:
-            ours = Side(plan.setup, ConversationTokenBufferMemory, ConversationChain, at, wait, is_async)
+            ours = Side(plan.setup, *ours_are, at, wait, is_async)
         except Exception as error:
             return f"ours cannot be made: {error!r}"
         found = play(plan, theirs, ours)
@@ -49,7 +56,7 @@ def test_random_conversations(stores: Stores) -> None:
         return found
 
     for number in range(CONVERSATIONS):
-        seed = f"{stores.variant}/{number}"
+        seed = f"{stores.variant}/{kind}/{number}"
         plan = Plans(seed, stores.is_async).plan()
         if held(plan):
             shortest, found = smallest(plan, held)

@@ -19,15 +19,15 @@ pytest.importorskip("langchain_classic", reason="langchain-classic is not instal
 
 from langchain_classic import chains as langchains_chains
 from langchain_classic import memory as langchains_memory
-from langchain_classic.base_memory import BaseMemory
 from langchain_classic.schema import RUN_KEY
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import PromptTemplate
 from langchain_core.tracers.context import collect_runs
 
 from tests.langchain.scripted_models import Events, Overloaded, Recorder, Script, ScriptedLLM
 from tests.langchain.test_beside_langchain import LANGCHAINS_WARNINGS
 from tests.support.stores import Databases
+from tokenmem.adapters.langchain import ConversationTokenBufferMemory as Adapter
 
 pytestmark = pytest.mark.filterwarnings(*LANGCHAINS_WARNINGS)
 
@@ -51,20 +51,19 @@ class Library:
         return self.chain_class(llm=llm, memory=kept, **options)
 
 
-@pytest.fixture(params=["theirs", "sqlite", "postgresql", "adapter"])
+@pytest.fixture(params=["theirs", "sqlite", "postgresql", "adapter", "adapter in our chain"])
 def library(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Library]:
-    """LangChain's, ours on each engine, and our memory as LangChain's kind in LangChain's chain."""
+    """LangChain's, ours on each engine, and our memory as one of LangChain's in either chain."""
     if request.param == "theirs":
         yield Library(langchains_memory.ConversationTokenBufferMemory, langchains_chains.ConversationChain)
         return
     with Store(databases.of("postgresql" if request.param == "postgresql" else "sqlite", tmp_path)) as store:
         place = {"store": store}
-        if request.param == "adapter":
-            from tokenmem.adapters.langchain import ConversationTokenBufferMemory as Adapter
-
-            yield Library(Adapter, langchains_chains.ConversationChain, place)
-        else:
-            yield Library(tokenmem.ConversationTokenBufferMemory, tokenmem.ConversationChain, place)
+        is_adapter = request.param.startswith("adapter")
+        memory_class = Adapter if is_adapter else tokenmem.ConversationTokenBufferMemory
+        is_theirs = request.param == "adapter"
+        chain_class = langchains_chains.ConversationChain if is_theirs else tokenmem.ConversationChain
+        yield Library(memory_class, chain_class, place)
 
 
 def asked(chain: Any) -> list[str]:
@@ -186,6 +185,27 @@ def test_an_input_with_the_memorys_key(library: Library) -> None:
         library.chain(memory=library.memory(memory_key="past"), prompt=prompt, input_key="past")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage(content="tea?"),
+        HumanMessage(content="tea?", name="ann"),
+        HumanMessage(content="tea?", id="m-1"),
+        HumanMessage(content=[{"type": "text", "text": "tea?"}]),
+        AIMessage(content="at once", id="run-1", response_metadata={"model_name": "m"}),
+        AIMessage(content="at once", additional_kwargs={"refusal": None}),
+        SystemMessage(content="Be kind."),
+    ],
+    ids=["text", "name", "id", "parts", "response", "more", "system"],
+)
+def test_a_message_comes_back_as_it_was_added(library: Library, message: Any) -> None:
+    memory = library.memory(return_messages=True)
+    memory.chat_memory.add_message(message)
+    (found,) = memory.load_memory_variables({})["history"]
+    assert isinstance(found, type(message))
+    assert found == message
+
+
 def test_the_keys_of_a_chain(library: Library) -> None:
     chain = library.chain(output_key="answer")
     assert (chain.input_keys, chain.output_keys) == (["input"], ["answer"])
@@ -302,12 +322,15 @@ def test_only_the_outputs_on_request(library: Library) -> None:
     assert chain("hi", True) == {"response": "again"}
 
 
-# Memories around memories
+# Memories around memories, which take LangChain's kind alone
+
+LANGCHAINS_KIND = pytest.mark.parametrize("library", ["theirs", "adapter"], indirect=True)
 
 
+@LANGCHAINS_KIND
 def test_read_only(library: Library) -> None:
     memory = library.memory()
-    shared = langchains_memory.ReadOnlySharedMemory(memory=adapted(library, memory))
+    shared = langchains_memory.ReadOnlySharedMemory(memory=memory)
     memory.save_context({"said": "tea?"}, {"answer": "at once"})
     shared.save_context({"said": "never"}, {"answer": "said"})
     shared.clear()
@@ -316,10 +339,9 @@ def test_read_only(library: Library) -> None:
     assert shared.load_memory_variables({}) == memory.load_memory_variables({})
 
 
+@LANGCHAINS_KIND
 def test_two_memories_as_one(library: Library) -> None:
-    first, second = (
-        adapted(library, library.memory(memory_key=key, input_key="said")) for key in ("past", "other")
-    )
+    first, second = (library.memory(memory_key=key, input_key="said") for key in ("past", "other"))
     combined = langchains_memory.CombinedMemory(memories=[first, second])
     assert combined.memory_variables == ["past", "other"]
     first.save_context({"said": "tea?"}, {"answer": "at once"})
@@ -330,19 +352,14 @@ def test_two_memories_as_one(library: Library) -> None:
         langchains_memory.CombinedMemory(memories=[first, first])
 
 
-def adapted(library: Library, memory: Any) -> Any:
-    """The memory, where LangChain takes it for one of its own."""
-    if not isinstance(memory, BaseMemory):
-        pytest.skip("LangChain's memories hold only LangChain's kind; the adapter is one")
-    return memory
-
-
 # Copies
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))]
-)
+def pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
 def test_a_copy_knows_what_was_said(library: Library, copied: Callable[[Any], Any]) -> None:
     chain = library.chain("hello", "fine")
     assert chain.predict(input="hi") == "hello"
