@@ -65,7 +65,9 @@ def _whole(settings: Settings, window: Window, counter: str) -> Prompt:
         return Prompt(plain, window.token_count + replies * difference(model, _A_REPLY))
     messages = api.prepare(window.messages, no_result_for(settings.no_result_tokens))
     count = _stored if own else settings.counter.count
-    tokens = sum(count(message) + difference(model, message) for message in messages)
+    tokens = sum(map(count, messages))
+    if not settings.as_counted:
+        tokens += sum(difference(model, message) for message in messages)
     return Prompt(api.render(messages), tokens, messages)
 
 

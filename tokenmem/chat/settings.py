@@ -63,6 +63,7 @@ class Settings:
         cache_key: whether requests tell the provider which of them share a prefix.
         new_beside_limit: the limit is for what was said before; new messages come on top.
         by_bill: the limit is the model's bill, whatever counter a conversation has: its encoding is known.
+        as_counted: what is sent costs what the counter says, whatever the model: it is one text.
         refused: parameters that the server has refused.
         check_options: raises where options of a turn are not what the API takes.
         options: those of every request.
@@ -87,6 +88,7 @@ class Settings:
     cache_key: bool = False
     new_beside_limit: bool = False
     by_bill: bool = True
+    as_counted: bool = False
     refused: set[str] = field(default_factory=set)
     check_options: Callable[[Mapping[str, object]], None] = _take_any
     options: Mapping[str, object] = field(default_factory=dict)

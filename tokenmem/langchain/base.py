@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,8 @@ from tokenmem.langchain.llms import LLM
 from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, Values
 from tokenmem.langchain.prompts import Prompt, PromptValue, names, prompt_value, takes_messages, variables_of
 from tokenmem.langchain.recalled import recalled
+from tokenmem.langchain.styles import BOLD, GREEN, styled
 from tokenmem.messages.message import Message
-
-# What LangChain's StdOutCallbackHandler writes around a heading and a prompt.
-_BOLD = "\033[1m"
-_GREEN = "\033[32;1m\033[1;3m"
 
 
 class BaseChain:
@@ -99,12 +95,12 @@ class BaseChain:
 
     def show_prompt(self, prompt: str) -> None:
         """Print a prompt."""
-        print("\n\n" + _styled(f"> Entering new {type(self).__name__} chain...", _BOLD))
-        print("Prompt after formatting:\n" + _styled(prompt, _GREEN))
+        print("\n\n" + styled(f"> Entering new {type(self).__name__} chain...", BOLD))
+        print("Prompt after formatting:\n" + styled(prompt, GREEN))
 
     def show_end(self) -> None:
         """Print that the chain has come to its end."""
-        print("\n" + _styled("> Finished chain.", _BOLD))
+        print("\n" + styled("> Finished chain.", BOLD))
 
 
 def own_memory_of(memory: object) -> ConversationTokenBufferMemory | None:
@@ -113,9 +109,3 @@ def own_memory_of(memory: object) -> ConversationTokenBufferMemory | None:
         return memory
     inner = getattr(memory, "tokenmem_memory", None)
     return inner if isinstance(inner, ConversationTokenBufferMemory) else None
-
-
-def _styled(text: str, style: str) -> str:
-    """The text in LangChain's style on a terminal, as it is elsewhere: a log has no use for the codes."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return f"{style}{text}\033[0m" if terminal else text

@@ -58,17 +58,21 @@ class Told(Protocol):
         """The config of what the chain itself calls."""
 
 
-def told_of(chain: BaseChain, config: Mapping[str, Any] | None, *, awaited: bool) -> Told:
+def told_of(
+    chain: BaseChain, config: Mapping[str, Any] | None, *, awaited: bool, tagged: bool = True
+) -> Told:
     """Who is told of a call of the chain with this config.
 
     Args:
-        chain: its own callbacks, tags and metadata are told of too.
+        chain: its own callbacks are told, too.
         config: as LangChain's RunnableConfig: callbacks, tags, metadata, run_name and run_id.
         awaited: whether the call is awaited.
+        tagged: whether they are told of the chain's tags and metadata.
     """
+    own = (list(chain.tags or ()), dict(chain.metadata or {})) if tagged else ([], {})
     if "langchain_core.callbacks" in sys.modules:
-        return _LangChainCallbacks(chain, config, awaited=awaited)
-    return _Callbacks(chain, config or {})
+        return _LangChainCallbacks(chain, config, *own, awaited=awaited)
+    return _Callbacks(chain, config or {}, *own)
 
 
 def run_info(told: Told) -> object:
@@ -83,7 +87,15 @@ def run_info(told: Told) -> object:
 class _LangChainCallbacks:
     """LangChain's own managers."""
 
-    def __init__(self, chain: BaseChain, config: Mapping[str, Any] | None, *, awaited: bool) -> None:
+    def __init__(
+        self,
+        chain: BaseChain,
+        config: Mapping[str, Any] | None,
+        tags: list[str],
+        metadata: Values,
+        *,
+        awaited: bool,
+    ) -> None:
         from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
         from langchain_core.runnables import ensure_config
 
@@ -96,9 +108,9 @@ class _LangChainCallbacks:
             chain.callbacks,
             False,  # what is verbose prints the chain itself
             given.get("tags"),
-            chain.tags,
+            tags,
             given.get("metadata"),
-            chain.metadata,
+            metadata,
         )
         self._run: Any = None
         self.run_id: UUID | None = None
@@ -145,17 +157,21 @@ class _Callbacks:
     An exception that one raises is logged and does not stop the call, unless the object has `raise_error`.
     """
 
-    def __init__(self, chain: BaseChain, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, chain: BaseChain, config: Mapping[str, Any], tags: list[str], metadata: Values
+    ) -> None:
         self._handlers = [*_listed(config.get("callbacks")), *_listed(chain.callbacks)]
         self.run_id: UUID | None = config.get("run_id") or uuid4()
         self.is_started = False
         self._told: Values = {
             "run_id": self.run_id,
             "parent_run_id": None,
-            "tags": [*_listed(config.get("tags")), *_listed(chain.tags)],
+            "tags": [*_listed(config.get("tags")), *tags],
         }
-        metadata = {**(chain.metadata or {}), **(config.get("metadata") or {})}
-        self._first = {"metadata": metadata, "name": config.get("run_name") or _name(chain)}
+        self._first = {
+            "metadata": {**metadata, **(config.get("metadata") or {})},
+            "name": config.get("run_name") or _name(chain),
+        }
 
     def _calls(self, event: str, *arguments: object, **further: object) -> list[tuple[Any, Any]]:
         """What the handlers answer that have such a method."""

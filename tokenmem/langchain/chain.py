@@ -12,7 +12,7 @@ from tokenmem.langchain.calling import CallingMethods
 from tokenmem.langchain.generating import GeneratingMethods
 from tokenmem.langchain.llms import LLM, check_llm
 from tokenmem.langchain.memory import ConversationTokenBufferMemory, Values
-from tokenmem.langchain.prompts import DEFAULT_PROMPT, Prompt, check_prompt
+from tokenmem.langchain.prompts import DEFAULT_PROMPT, Prompt, TextTemplate, check_prompt
 
 
 class ConversationChain(CallingMethods, GeneratingMethods):
@@ -79,7 +79,7 @@ class ConversationChain(CallingMethods, GeneratingMethods):
         self.llm = llm
         self.memory = ConversationTokenBufferMemory(llm=llm) if memory is None else memory
         _check_memory(self.memory)
-        self.prompt = prompt
+        self.prompt = TextTemplate(prompt) if isinstance(prompt, str) else prompt
         self.verbose = verbose
         self.input_key = input_key
         self.output_key = output_key

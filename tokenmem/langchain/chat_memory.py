@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from tokenmem.counting.counters import TranscriptCounter
 from tokenmem.errors import ConversationNotFound
 from tokenmem.langchain.recalled import recalled
 from tokenmem.langchain.stored_conversation import StoredConversation
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
+
+_LINES = TranscriptCounter("cl100k_base")
+"""Writes lines as LangChain's histories do, which know no prefixes of a memory's."""
 
 
 class ChatMemory:
@@ -80,3 +84,6 @@ class ChatMemory:
     async def aclear(self) -> None:
         """Remove the conversation from the database, if it is there, on either store."""
         await self._memory.aclear()
+
+    def __str__(self) -> str:
+        return "\n".join(map(_LINES.line, self._memory.newest()))

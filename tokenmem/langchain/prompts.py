@@ -10,7 +10,24 @@ from tokenmem.errors import InvalidArgument
 from tokenmem.langchain.recalled import recalled
 from tokenmem.messages.message import Message
 
-DEFAULT_PROMPT = (
+
+class TextTemplate(str):
+    """A text with names in braces, which tells of itself what LangChain's templates tell."""
+
+    __slots__ = ()
+
+    @property
+    def template(self) -> str:
+        """The text."""
+        return str(self)
+
+    @property
+    def input_variables(self) -> list[str]:
+        """The names, in order of their letters."""
+        return sorted(variables_of(self))
+
+
+DEFAULT_PROMPT = TextTemplate(
     "The following is a friendly conversation between a human and an AI. The AI is talkative and provides "
     "lots of specific details from its context. If the AI does not know the answer to a question, it "
     "truthfully says it does not know.\n\nCurrent conversation:\n{history}\nHuman: {input}\nAI:"

@@ -105,12 +105,19 @@ _CLASSES: dict[type[BaseMessage], type[Any]] = {
 
 
 def as_langchain(message: Message) -> BaseMessage:
-    """A stored message as LangChain's message of the same role, which also reads as OpenAI's dict."""
+    """A stored message as LangChain's message of the same role, which also reads as OpenAI's dict.
+
+    What it held besides when it came in from LangChain (`messages.foreign` keeps it) is there again.
+    """
     (converted,) = convert_to_messages([message.to_openai()])
     known = _CLASSES.get(type(converted))
     if known is None:
         return converted
-    made: Any = known.model_construct(_fields_set=converted.model_fields_set, **dict(converted.__dict__))
+    kept = (message.metadata or {}).get("langchain")
+    kept = kept if isinstance(kept, dict) else {}
+    again = {name: value for name, value in kept.items() if name in known.model_fields}
+    set_before = converted.model_fields_set | again.keys()
+    made: Any = known.model_construct(_fields_set=set_before, **{**converted.__dict__, **again})
     made._stored = message
     recalled: BaseMessage = made
     return recalled

@@ -26,6 +26,7 @@ from tokenmem.langchain.history import History, history_of
 from tokenmem.langchain.keys import checked_text
 from tokenmem.langchain.llms import LLM, ask, ask_async, finish_reason_of, text_of, usage_of
 from tokenmem.langchain.prompts import PromptValue, prompt_text, prompt_value
+from tokenmem.langchain.styles import told_prompt
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import parse_messages
 from tokenmem.messages.values import JSONObject
@@ -105,6 +106,7 @@ class ChainTurn(ModelAPI):
             counter=memory.counter,
             new_beside_limit=True,
             by_bill=False,
+            as_counted=True,
         )
 
     def endpoint(self, client: LLM) -> Endpoint:
@@ -113,7 +115,7 @@ class ChainTurn(ModelAPI):
         def call(sent: _Sent, stream: bool) -> object:
             self.told.start(sent.values)
             self._show(sent)
-            self.told.text(f"Prompt after formatting:\n{prompt_text(sent.prompt)}")
+            self.told.text(told_prompt(prompt_text(sent.prompt)))
             config = self.told.config()
             return ask(client, sent.prompt, stream=stream, config=config, **self.chain.options(self.inputs))
 
@@ -125,7 +127,7 @@ class ChainTurn(ModelAPI):
         async def call(sent: _Sent, stream: bool) -> object:
             await self.told.astart(sent.values)
             self._show(sent)
-            await self.told.atext(f"Prompt after formatting:\n{prompt_text(sent.prompt)}")
+            await self.told.atext(told_prompt(prompt_text(sent.prompt)))
             config, options = self.told.config(), self.chain.options(self.inputs)
             return await ask_async(client, sent.prompt, stream=stream, config=config, **options)
 
