@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from tokenmem.database.urls import default_url, is_in_memory, parse_url, with_absolute_path
 from tokenmem.forks import ForkSafeLock, reset_after_fork
+from tokenmem.procedures.reopening import Reopening
 from tokenmem.store import Store
 
 _lock = ForkSafeLock()
@@ -58,6 +59,8 @@ class _FirstUse:
 
 
 _stores: weakref.WeakValueDictionary[sa.URL, Store] = weakref.WeakValueDictionary()
+_reopened: weakref.WeakValueDictionary[tuple[object, ...], Store] = weakref.WeakValueDictionary()
+_held: weakref.WeakKeyDictionary[Store, Store] = weakref.WeakKeyDictionary()
 _first_uses: weakref.WeakKeyDictionary[Store, _FirstUse] = weakref.WeakKeyDictionary()
 
 
@@ -77,13 +80,40 @@ def shared_store(url: str | sa.URL | None = None) -> Store:
     with _lock:
         store = _stores.get(opened)
         if store is None:
-            store = Store(opened)
-            # A store for one owner lives on the same connections, and may outlive this one. What closes them
-            # may run in any thread at any moment, also in one that holds the lock: it takes none of ours.
-            weakref.finalize(store._connections, _dispose, store._connections.single, store.engine)
+            store = _closed_with_its_last(Store(opened))
             _first_uses[store] = _FirstUse(in_memory=is_in_memory(opened))
             _stores[opened] = store
         return store
+
+
+def reopened_store(state: Reopening) -> Store:
+    """The store of this process that is as one in a pickle was, the same one while somebody holds it.
+
+    Args:
+        state: what the pickle holds of the store.
+    """
+    options = state.options()
+    key = (state.url, options["schema"], options["keep_versions"], options["unstorable"], state.counter.name)
+    with _lock:
+        store = _reopened.get(key)
+        if store is None:
+            store = _closed_with_its_last(Store(state.url, **options))
+            _reopened[key] = store
+    if state.owner is None:
+        return store
+    owned = store.for_owner(state.owner)
+    _held[owned] = store  # the next one in a pickle is to find it
+    return owned
+
+
+def _closed_with_its_last(store: Store) -> Store:
+    """The store, whose connections are closed when nobody holds it any more.
+
+    A store for one owner lives on the same connections, and may outlive this one. What closes them may run in
+    any thread at any moment, also in one that holds the lock: it takes none of ours.
+    """
+    weakref.finalize(store._connections, _dispose, store._connections.single, store.engine)
+    return store
 
 
 def shared_url(store: object) -> sa.URL | None:

@@ -11,17 +11,17 @@ import sqlalchemy as sa
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.counting.counters import TokenCounter
-from tokenmem.database.urls import is_in_memory
 from tokenmem.edges import StartOn
 from tokenmem.errors import ConversationNotFound, InvalidArgument
 from tokenmem.execution.effects import Procedure, Work
 from tokenmem.execution.runners import AsyncRunner, Runner
 from tokenmem.langchain.history import history_of
-from tokenmem.langchain.shared_stores import shared_store, shared_url, upgrade_once
+from tokenmem.langchain.shared_stores import reopened_store, shared_store, shared_url, upgrade_once
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike
 from tokenmem.operations import snapshot
 from tokenmem.procedures import Procedures
+from tokenmem.procedures.reopening import Reopening
 from tokenmem.store import Store
 
 
@@ -34,22 +34,25 @@ class StoredConversation:
     max_token_limit: int
     return_messages: bool
 
-    def __getstate__(self) -> tuple[dict[str, object], sa.URL | None]:
-        """What a pickle holds: of a store that memories share its URL alone, to be shared again.
+    def __getstate__(self) -> dict[str, object]:
+        """What a pickle holds: of a store that memories share the URL alone, to be shared again.
 
         Raises:
             InvalidArgument: the store cannot be pickled.
         """
-        url = shared_url(self.store)
-        state = {name: value for name, value in self.__dict__.items() if name != "store" or url is None}
-        if url is not None and is_in_memory(url):
-            raise InvalidArgument("a memory on a database in SQLite's memory cannot be pickled; use a file")
-        return state, url
+        state: dict[str, object] = dict(self.__dict__)
+        if isinstance(self.store, Store):
+            reopening = self.store.__getstate__()
+            state["store"] = reopening if shared_url(self.store) is None else reopening.url
+        return state
 
-    def __setstate__(self, state: tuple[dict[str, object], sa.URL | None]) -> None:
-        self.__dict__.update(state[0])
-        if state[1] is not None:
-            self.store = shared_store(state[1])
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        store = state["store"]
+        if isinstance(store, sa.URL):
+            self.store = shared_store(store)
+        elif isinstance(store, Reopening):
+            self.store = reopened_store(store)
 
     def __copy__(self) -> Self:
         """Another memory of the same conversation, on the same store."""
