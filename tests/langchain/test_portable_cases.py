@@ -361,6 +361,7 @@ def pickled(thing: Any) -> Any:
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
 def test_a_copy_knows_what_was_said(library: Library, copied: Callable[[Any], Any]) -> None:
+    """A pickle has a store of its own, which is closed here as the one that it was made of is."""
     chain = library.chain("hello", "fine")
     assert chain.predict(input="hi") == "hello"
     memory = copied(chain.memory)
@@ -368,3 +369,6 @@ def test_a_copy_knows_what_was_said(library: Library, copied: Callable[[Any], An
     again = copied(chain)
     assert again.predict(input="how are you?") == "fine"
     assert again.memory.buffer == "Human: hi\nAI: hello\nHuman: how are you?\nAI: fine"
+    if copied is pickled and library.place:
+        memory.store.close()
+        again.memory.store.close()
