@@ -331,9 +331,8 @@ def _joined(parts: Any, setup: Setup) -> Any:
     return [{setup.output_key: text if parser is None else parser.parse(text)}]
 
 
-def smallest(plan: Plan, fails: Callable[[Plan], str]) -> tuple[Plan, str]:
+def smallest(plan: Plan, found: str, fails: Callable[[Plan], str]) -> tuple[Plan, str]:
     """The plan without all actions that its failure does not need, and how that fails."""
-    found = fails(plan)
     number = len(plan.actions) - 1
     while number >= 0:
         shorter = plan.without(number)
