@@ -5,12 +5,14 @@ import copy
 import json
 import pickle
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 import openai
 import pytest
 
 pytest.importorskip("langchain_core", reason="langchain-core is not installed")
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.load import dumps
 from langchain_core.messages import (
@@ -324,3 +326,87 @@ def test_llm_arguments(store: Store) -> None:
     assert list(chain.stream("hi")) == ["3", "None"]
     with pytest.raises(InvalidArgument, match="a call takes no 'stopp'; it takes return_only_outputs"):
         chain.invoke("hi", stopp=1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": ""}},
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{cut"}},
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": "[1]"}},
+        {"id": "c", "type": "custom", "custom": {"name": "f", "input": "free text"}},
+    ],
+    ids=["empty", "cut", "list", "custom"],
+)
+def test_whatever_is_stored_can_be_loaded_as_messages(store: Store, call: Any) -> None:
+    asked = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c", "content": "r"}
+    store.append("c", [{"role": "user", "content": "x"}, asked, result])
+    store.append("c", [{"role": "developer", "content": "d"}, Message.opaque({"event": 1}, "seen")])
+    store.append("c", [{"role": "user", "content": [{"type": "text", "text": "a"}]}])
+    memory = ConversationTokenBufferMemory(return_messages=True, store=store, conversation_id="c")
+    history = memory.load_memory_variables({})["history"]
+    roles = [dict(message)["role"] for message in history]
+    assert roles == ["user", "assistant", "tool", "developer", "assistant", "user"]
+    calls = history[1].tool_calls or history[1].invalid_tool_calls
+    assert [(each["name"], each["id"]) for each in calls] == [("f", "c")]
+    assert dict(history[1]) == asked
+
+
+def test_a_message_that_was_changed_reads_as_it_is(store: Store) -> None:
+    memory = ConversationTokenBufferMemory(return_messages=True, store=store, conversation_id="c")
+    memory.save_context({"input": "my number is 7"}, {"output": "fine"})
+    message, reply = memory.buffer_as_messages
+    copied = reply.model_copy(update={"content": "redacted"})
+    message.content = "my number is X"
+    assert (dict(message)["content"], dict(copied)["content"]) == ("my number is X", "redacted")
+    assert (message.position, reply.position) == (0, 2)
+    assert dict(type(reply)(content="new")) == {"role": "assistant", "content": "new"}
+
+
+def test_the_prompts_text_may_be_set(store: Store) -> None:
+    chain = chain_on(store, Scripted("one", "two"))
+    assert chain.prompt.input_variables == ["history", "input"]
+    chain.prompt.template = "{history}|{input}"
+    chain.predict(input="a")
+    chain.prompt = "{input}, after {history}"
+    chain.predict(input="b")
+    assert chain.llm.prompts == ["|a", "b, after Human: a\nAI: one"]
+    assert chain_on(store, Scripted()).prompt.template.startswith("The following is a friendly")
+
+
+class Told(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_chain_start(self, *_: Any, **__: Any) -> None:
+        self.events.append("start")
+
+    def on_chain_end(self, *_: Any, **__: Any) -> None:
+        self.events.append("end")
+
+    def on_chain_error(self, *_: Any, **__: Any) -> None:
+        self.events.append("error")
+
+
+def test_each_call_is_told_of_once(store: Store) -> None:
+    told = Told()
+    chain = chain_on(store, Scripted("ok", "", "late"), callbacks=[told])
+
+    async def astream(said: str, **options: Any) -> str:
+        return "".join([piece async for piece in chain.astream(said, **options)])
+
+    async def left(said: str) -> None:
+        async with aclosing(chain.astream(said)) as pieces:
+            await anext(pieces)
+
+    assert "".join(chain.stream("q", idempotency_key="1")) == "ok"
+    assert "".join(chain.stream("q", idempotency_key="1")) == "ok"
+    assert asyncio.run(astream("q", idempotency_key="1")) == "ok"
+    assert told.events == ["start", "end"] * 3
+    asyncio.run(left("an empty answer"))
+    assert told.events[6:] == ["start", "error"]
+    chain.prompt.template = "{history} {input} {other}"
+    with pytest.raises(KeyError):
+        chain.predict(input="no prompt")
+    assert told.events[8:] == ["start", "error"]

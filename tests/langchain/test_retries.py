@@ -1,7 +1,10 @@
 """A question whose call failed: asked again it is the same one, and before another it is not there."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -218,3 +221,34 @@ def test_many_retries_and_a_long_conversation(store: Store) -> None:
     assert chain.llm.prompts[-1] == documented_prompt(["Human: hi", "AI: first"], "other")
     assert INSTRUCTIONS in chain.llm.prompts[0]
     assert len(stored(store)) == 6
+
+
+def test_two_retries_at_once_never_answer_one_question_twice(store: Store) -> None:
+    chain = chain_on(store, Scripted(DOWN))
+    ask(chain, "lost")
+    together = threading.Barrier(2, timeout=60)
+
+    def answer(_: str) -> str:
+        time.sleep(0.2)
+        return "found"
+
+    def retry() -> str:
+        together.wait()
+        answered: str = chain_on(store, answer).predict(input="lost")
+        return answered
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [each.result() for each in [pool.submit(retry) for _ in range(2)]] == ["found"] * 2
+    roles = [role for _, role, _ in stored(store)]
+    assert roles.count("user") == roles.count("assistant") == 2
+    assert store.verify() == []
+
+
+def test_an_answer_by_hand_does_not_bring_a_failed_question_back(store: Store) -> None:
+    for limit in (2000, 12):
+        chain = chain_on(store, Scripted("one", DOWN), {"max_token_limit": limit})
+        ask(chain, "first")
+        ask(chain, "failed")
+        chain.memory.chat_memory.add_ai_message("by hand")
+        assert chain.memory.buffer.splitlines()[-2:] == ["AI: one", "AI: by hand"]
+        chain.memory.clear()

@@ -57,6 +57,7 @@ def pending_call(
         metadata=request.metadata,
         pinned=dump_json(pinned) if pinned else "[]",
         changes=dump_json(changes) if changes else None,
+        claims=request.claims,
         repeats=key is not None,
         known_call=key.call_number if key is not None else None,
         dead_call=key.call_number if key is not None and key.unfinished else None,

@@ -34,6 +34,7 @@ class TurnRequest:
         given: the messages as the caller gave them, where they are cut: a repeated request has the same.
         resumes: the key is known, and whatever messages it has stored are meant.
         metadata: what the caller gives with each of the calls, as JSON text; or None.
+        claims: it answers a message that is there, and of two that do so at once one has to look anew.
     """
 
     conversation_id: str
@@ -46,6 +47,7 @@ class TurnRequest:
     given: Sequence[Message] = ()
     resumes: bool = False
     metadata: str | None = None
+    claims: bool = False
 
     def __post_init__(self) -> None:
         checked_name(self.conversation_id, "conversation_id")

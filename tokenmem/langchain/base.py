@@ -9,7 +9,16 @@ from tokenmem.errors import InvalidArgument
 from tokenmem.langchain.keys import MissingKey
 from tokenmem.langchain.llms import LLM
 from tokenmem.langchain.memory import STOP, ConversationTokenBufferMemory, Values
-from tokenmem.langchain.prompts import Prompt, PromptValue, names, prompt_value, takes_messages, variables_of
+from tokenmem.langchain.prompts import (
+    Prompt,
+    PromptValue,
+    Template,
+    TextTemplate,
+    names,
+    prompt_value,
+    takes_messages,
+    variables_of,
+)
 from tokenmem.langchain.recalled import recalled
 from tokenmem.langchain.styles import BOLD, GREEN, styled
 from tokenmem.messages.message import Message
@@ -20,7 +29,6 @@ class BaseChain:
 
     llm: LLM
     memory: Any
-    prompt: Prompt
     verbose: bool
     input_key: str
     output_key: str
@@ -29,6 +37,17 @@ class BaseChain:
     metadata: Mapping[str, Any] | None
     output_parser: Any
     llm_kwargs: Values
+
+    _prompt: Template
+
+    @property
+    def prompt(self) -> Any:
+        """What the model's prompt is made with; a text is a template of that text (`prompt.template`)."""
+        return self._prompt
+
+    @prompt.setter
+    def prompt(self, prompt: Prompt) -> None:
+        self._prompt = TextTemplate(prompt) if isinstance(prompt, str) else prompt
 
     @property
     def input_keys(self) -> list[str]:

@@ -12,7 +12,7 @@ from tokenmem.langchain.calling import CallingMethods
 from tokenmem.langchain.generating import GeneratingMethods
 from tokenmem.langchain.llms import LLM, check_llm
 from tokenmem.langchain.memory import ConversationTokenBufferMemory, Values
-from tokenmem.langchain.prompts import DEFAULT_PROMPT, Prompt, TextTemplate, check_prompt
+from tokenmem.langchain.prompts import DEFAULT_PROMPT, Prompt, check_prompt
 
 
 class ConversationChain(CallingMethods, GeneratingMethods):
@@ -79,7 +79,7 @@ class ConversationChain(CallingMethods, GeneratingMethods):
         self.llm = llm
         self.memory = ConversationTokenBufferMemory(llm=llm) if memory is None else memory
         _check_memory(self.memory)
-        self.prompt = TextTemplate(prompt) if isinstance(prompt, str) else prompt
+        self.prompt = prompt
         self.verbose = verbose
         self.input_key = input_key
         self.output_key = output_key
@@ -90,7 +90,7 @@ class ConversationChain(CallingMethods, GeneratingMethods):
         self.llm_kwargs = dict(llm_kwargs or {})
         own = own_memory_of(self.memory)
         returns = None if own is None else own.return_messages
-        check_prompt(prompt, self.memory.memory_variables, input_key, returns_messages=returns)
+        check_prompt(self.prompt, self.memory.memory_variables, input_key, returns_messages=returns)
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         plain = getattr(type(self), "plain_class", type(self))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TypeVar
 
 from tokenmem.database.statements import Row
 from tokenmem.edges import StartOn
 from tokenmem.execution.effects import Effect, EffectAnswer
-from tokenmem.messages.message import PARTIAL, Message
+from tokenmem.messages.message import Message
 from tokenmem.operations.failed_questions import FailedQuestions, failed_questions
 from tokenmem.operations.rows import StoredRows
 from tokenmem.operations.snapshot import Snapshot
@@ -82,7 +81,7 @@ def history_of(
     enough = token_limit
     while True:
         found = yield from look(enough)
-        if found is None or not _may_hold_failed(found):
+        if found is None or not found.last_call:
             return History(found)
         rows = found.loaded.rows.rows
         first = rows[0][0] if rows else found.last_position + 1
@@ -93,15 +92,6 @@ def history_of(
         if found.loaded.is_all or (is_enough and not _ends_before(found, failed)):
             return history
         enough = max(enough * 2, 1)
-
-
-def _may_hold_failed(found: Snapshot) -> bool:
-    """Whether something may have failed: an exchange is a user's message and an assistant's behind it."""
-    rows = found.loaded.rows.rows
-    if not found.loaded.is_all or any(row[4] is not None and PARTIAL in row[4] for row in rows):
-        return True
-    roles = [*(row[1] for row in rows), None]
-    return any(role == "user" and behind != "assistant" for role, behind in pairwise(roles))
 
 
 def _history(found: Snapshot, failed: FailedQuestions) -> History:

@@ -63,7 +63,7 @@ class InvokingMethods(BaseChain):
         try:
             outputs = self._run(turn)
         except BaseException as error:
-            told.error(error)
+            _tell_failure(told, turn, error)
             raise
         if not told.is_started:
             told.start(turn.values or {})
@@ -84,7 +84,7 @@ class InvokingMethods(BaseChain):
         try:
             outputs = await self._arun(turn)
         except BaseException as error:
-            await told.aerror(error)
+            await _atell_failure(told, turn, error)
             raise
         if not told.is_started:
             await told.astart(turn.values or {})
@@ -110,8 +110,10 @@ class InvokingMethods(BaseChain):
         try:
             outputs = yield from self._pieces(turn)
         except BaseException as error:
-            told.error(error)
+            _tell_failure(told, turn, error)
             raise
+        if not told.is_started:
+            told.start(turn.values or {})
         told.end(outputs)
         self._show_end()
 
@@ -139,14 +141,16 @@ class InvokingMethods(BaseChain):
                         execution.fail(StreamLeft())
                     except BaseException as error:
                         execution.fail(error)
+            if is_empty:
+                yield TextPiece("", self.output_key)
         except StreamLeft as left:
-            await told.aerror(left)
+            await _atell_failure(told, turn, left)
             return
         except BaseException as error:
-            await told.aerror(error)
+            await _atell_failure(told, turn, error)
             raise
-        if is_empty:
-            yield TextPiece("", self.output_key)
+        if not told.is_started:
+            await told.astart(turn.values or {})
         await told.aend(execution.result)
         self._show_end()
 
@@ -245,6 +249,19 @@ class InvokingMethods(BaseChain):
         self._show_end()
         result = dict(outputs) if chosen.return_only_outputs else {**(turn.values or {}), **outputs}
         return {**result, RUN_INFO: run_info(turn.told)} if chosen.include_run_info else result
+
+
+def _tell_failure(told: Told, turn: ChainTurn, error: BaseException) -> None:
+    """Tell of a call that failed, also where no prompt could be made, but not where nothing was read."""
+    if not told.is_started and not isinstance(error, TokenmemError):
+        told.start(turn.values or turn.inputs)
+    told.error(error)
+
+
+async def _atell_failure(told: Told, turn: ChainTurn, error: BaseException) -> None:
+    if not told.is_started and not isinstance(error, TokenmemError):
+        await told.astart(turn.values or turn.inputs)
+    await told.aerror(error)
 
 
 class _NoStore:

@@ -11,23 +11,30 @@ from tokenmem.langchain.recalled import recalled
 from tokenmem.messages.message import Message
 
 
-class TextTemplate(str):
-    """A text with names in braces, which tells of itself what LangChain's templates tell."""
+class TextTemplate:
+    """A text with names in braces, as LangChain's templates have one: `template` may be set.
 
-    __slots__ = ()
+    Args:
+        template: the text.
+    """
 
-    @property
-    def template(self) -> str:
-        """The text."""
-        return str(self)
+    def __init__(self, template: str) -> None:
+        self.template = template
 
     @property
     def input_variables(self) -> list[str]:
-        """The names, in order of their letters."""
-        return sorted(variables_of(self))
+        """The names, in order of their letters. Raises ValueError where the text is no template."""
+        return sorted(_braces(self.template))
+
+    def format(self, **values: Any) -> str:
+        """The text with the values in their places."""
+        return self.template.format(**values)
+
+    def __repr__(self) -> str:
+        return f"TextTemplate({self.template!r})"
 
 
-DEFAULT_PROMPT = TextTemplate(
+DEFAULT_PROMPT = (
     "The following is a friendly conversation between a human and an AI. The AI is talkative and provides "
     "lots of specific details from its context. If the AI does not know the answer to a question, it "
     "truthfully says it does not know.\n\nCurrent conversation:\n{history}\nHuman: {input}\nAI:"

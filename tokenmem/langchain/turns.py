@@ -320,7 +320,7 @@ class _ChainTurns(Turns):
         self, request: TurnRequest, found: Snapshot | None, *, anyway: bool
     ) -> TurnProcedure[StartedTurn | None]:
         if self._is_repeated and (found is None or found.key is None):
-            request = replace(request, messages=(), given=request.messages)
+            request = replace(request, messages=(), given=request.messages, claims=True)
         return (yield from super()._begin(request, found, anyway=anyway))
 
     def _append_first(

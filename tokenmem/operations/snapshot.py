@@ -24,7 +24,9 @@ from tokenmem.operations.window import (
 )
 
 # All of it in one statement, since each one is a round trip.
-_CONVERSATION = """{json_array}(c.newest_position, c.revision, c.token_counter, {newest_reply}){as_text}"""
+_CONVERSATION = (
+    """{json_array}(c.newest_position, c.revision, c.token_counter, c.last_call, {newest_reply}){as_text}"""
+)
 # Calls that overlap end in any order; more than a few do not.
 _NEWEST_REPLY = """(SELECT max(newest.reply_position) FROM (
         SELECT l.reply_position FROM {llm_calls} l WHERE l.conversation_id = :id
@@ -48,14 +50,14 @@ _AT_POSITION = "SELECT CAST(:ends_at AS bigint) AS last_position"
 _AS_IT_IS = """
 WITH c AS MATERIALIZED (
     SELECT last_position AS newest_position, last_position, message_count, total_tokens, revision,
-        token_counter, {least_before}
+        token_counter, last_call, {least_before}
     FROM {conversations} c WHERE id = :id AND {owned}
 ){newest}"""
 _UP_TO = """
 WITH k AS MATERIALIZED ({end}
 ), ends AS MATERIALIZED (
     SELECT c.last_position AS newest_position, COALESCE(k.last_position, c.last_position) AS last_position,
-        c.message_count, c.revision, c.token_counter,
+        c.message_count, c.revision, c.token_counter, c.last_call,
         CASE WHEN k.last_position IS NULL THEN c.total_tokens ELSE (
             SELECT m.tokens_before + m.token_count FROM {messages} m
             WHERE m.conversation_id = :id AND m.position <= k.last_position
@@ -129,6 +131,7 @@ class Snapshot:
         token_counter: the name of the counter that it is counted by.
         newest_reply: where the newest reply begins; 0 where there is none, or it was not asked for.
         key: what an earlier request with the same idempotency key has left.
+        last_call: the number of its newest call; 0 where there is none.
     """
 
     loaded: Loaded
@@ -137,6 +140,7 @@ class Snapshot:
     token_counter: str
     newest_reply: int
     key: KnownKey | None
+    last_call: int = 0
 
 
 def take(
@@ -177,14 +181,14 @@ def take(
     if not rows:
         return None
     facts = take_fact_row(rows)
-    last_position, revision, token_counter, newest_reply = load_json(facts[3])
+    last_position, revision, token_counter, last_call, newest_reply = load_json(facts[3])
     known = None if facts[4] is None else _known_key(load_json(facts[4]), total_tokens=facts[5])
     if facts[5] is None:  # nothing is left of what it should end with
         facts = (*facts[:5], 0, *facts[6:])
     asked = known or stored
     asked_from, new = (NO_BOUND, new) if asked is None else (asked.first_position, ())
     loaded = loaded_of(connection, scope, request, rows, facts, new, asked_from)
-    return Snapshot(loaded, last_position, revision, token_counter, newest_reply or 0, known)
+    return Snapshot(loaded, last_position, revision, token_counter, newest_reply or 0, known, last_call)
 
 
 def _known_key(facts: JSONValue, *, total_tokens: int | None) -> KnownKey:

@@ -37,6 +37,7 @@ class PendingCall:
         metadata: what the caller gave with the call as JSON text, or None.
         pinned: the positions of the pinned messages that are sent from outside the window's, as JSON text.
         changes: what is sent otherwise than it is stored as JSON text, or None.
+        claims: the beginning alone changes the conversation: no other call begins as it was read.
         repeats: the request's key is known: what it has stored stays, and its newest call is this one, unless
             another process has begun one meanwhile.
         known_call: the number of the key's newest call until now, or None.
@@ -58,6 +59,7 @@ class PendingCall:
     metadata: str | None = None
     pinned: str = "[]"
     changes: str | None = None
+    claims: bool = False
     repeats: bool = False
     known_call: int | None = None
     dead_call: int | None = None
@@ -168,7 +170,7 @@ def start(
         None where the conversation has changed since, or another process has begun to answer the same
         request; nothing is stored then.
     """
-    tokens, stores = sum(pending.token_counts), int(bool(pending.messages))
+    tokens, stores = sum(pending.token_counts), int(bool(pending.messages) or call.claims)
     keeps_key = pending.key is not None and not call.repeats
     head = head_of(pending, tokens)
     parameters = head | {
