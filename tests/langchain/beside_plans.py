@@ -215,7 +215,9 @@ class Plans:
 
     def _without_memory(self) -> Action:
         """What neither loads nor stores anything: the caller brings the history along."""
-        count = self.random.randint(0, 3)
+        method = self._either(*self.random.choice((("generate", "agenerate"), ("apply", "aapply"))))
+        at_once = method in ("agenerate", "aapply") or self.setup.is_bound
+        count = self.random.randint(0, 1 if at_once else 3)  # several at once come back as chance has it
         past: Any = [HumanMessage(content="hi")] if self.setup.memory["return_messages"] else "Human: hi"
         given = [{self.setup.input_key: self._text(), self.setup.memory_key: past} for _ in range(count)]
         if given and self.chance(0.2):
@@ -223,10 +225,8 @@ class Plans:
         if given and self.chance(0.2):
             del given[-1][self.setup.memory_key]
         replies = self._replies(count, failing=0.1)
-        if self.chance(0.5):
-            return Action("chain", self._either("generate", "agenerate"), (given,), replies=replies)
-        action = Action("chain", self._either("apply", "aapply"), (given,), replies=replies)
-        return self._watched(action, "callbacks")
+        action = Action("chain", method, (given,), replies=replies)
+        return self._watched(action, "callbacks") if "apply" in method else action
 
     def _composed(self) -> Action:
         """The chain as a part of something."""
