@@ -32,6 +32,7 @@ class _CallOptions:
     return_only_outputs: bool = False
     include_run_info: bool = False
     idempotency_key: str | None = None
+    stop: Any = None
 
 
 class InvokingMethods(BaseChain):
@@ -47,7 +48,7 @@ class InvokingMethods(BaseChain):
             config: LangChain's: callbacks, tags, metadata, run_name and run_id.
             **options: `return_only_outputs=True`: the answer alone. `include_run_info=True`: the run's id
                 under "__run". `idempotency_key="…"`: a repeated call with the same key neither stores nor
-                asks twice, as for `Chat.send`.
+                asks twice, as for `Chat.send`. `stop=[…]`: is passed on to the model.
 
         Raises:
             What `predict` raises.
@@ -170,10 +171,12 @@ class InvokingMethods(BaseChain):
                 raise InvalidArgument(
                     f"idempotency_key needs a store; memory is a {type(self.memory).__name__}"
                 )
-            return ForeignMemoryTurn(self, inputs, Message.user(""), told, stream=stream)
+            return ForeignMemoryTurn(self, inputs, Message.user(""), told, stop=chosen.stop, stream=stream)
         checked_text(inputs[self.input_key], f"the input {self.input_key!r}")
         said, _ = own.exchange(inputs, {self.output_key: ""})
-        return ChainTurn(self, inputs, said, told, key=chosen.idempotency_key, stream=stream)
+        return ChainTurn(
+            self, inputs, said, told, key=chosen.idempotency_key, stop=chosen.stop, stream=stream
+        )
 
     def _run(self, turn: ChainTurn) -> Values:
         procedure, runner = self._procedure(turn)

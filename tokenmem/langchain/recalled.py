@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tokenmem.chat.prompt import no_result_for, sendable
 from tokenmem.langchain.read_as_dict import ReadAsDict
 from tokenmem.messages.conversions import chat_messages, has_chat_form
+from tokenmem.messages.items import is_item
 from tokenmem.messages.message import Message, is_role_and_content
 from tokenmem.messages.parsing import parse_message
 from tokenmem.messages.values import JSONObject
@@ -58,18 +60,13 @@ def recalled(messages: Sequence[Message]) -> list[Any]:
 
 def _with_role(message: Message) -> Message:
     """The message, or, where it is an item of the Responses API, the chat message that says the same."""
-    if message.payload is None or "role" in message.payload:
+    if not is_item(message):
         return message
     (said,) = chat_messages([message]) or [{"role": message.role, "content": message.content or ""}]
-    made = parse_message(said)
-    return Message(
-        made.role,
-        made.content,
-        made.kind,
-        made.payload,
-        message.pinned,
-        message.position,
-        message.token_count,
-        message.created_at,
-        message.metadata,
+    return replace(
+        parse_message(said),
+        position=message.position,
+        token_count=message.token_count,
+        created_at=message.created_at,
+        metadata=message.metadata,
     )

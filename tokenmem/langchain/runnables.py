@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.utils.pydantic import create_model
 
 
@@ -22,6 +22,14 @@ class _RunnableMethods(Runnable[Any, Any]):
     @property
     def OutputType(self) -> Any:  # noqa: N802 - LangChain's name
         return dict[str, Any]
+
+    def pick(self, keys: str | list[str]) -> Any:
+        """What `invoke` returns under this key, or under these as a dict."""
+
+        def picked(outputs: Any) -> Any:
+            return outputs[keys] if isinstance(keys, str) else {key: outputs[key] for key in keys}
+
+        return self | RunnableLambda(picked, name="pick")
 
     def get_input_schema(self, config: Any = None) -> Any:  # noqa: ARG002 - LangChain's signature
         fields: Any = dict.fromkeys(self.input_keys, (Any, None))

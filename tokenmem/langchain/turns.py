@@ -25,6 +25,7 @@ from tokenmem.langchain.callbacks import Told
 from tokenmem.langchain.history import History, history_of
 from tokenmem.langchain.keys import checked_text
 from tokenmem.langchain.llms import LLM, ask, ask_async, finish_reason_of, text_of, usage_of
+from tokenmem.langchain.memory import STOP
 from tokenmem.langchain.prompts import PromptValue, prompt_text, prompt_value
 from tokenmem.langchain.styles import told_prompt
 from tokenmem.messages.message import Message
@@ -61,6 +62,7 @@ class ChainTurn(ModelAPI):
         said: what the user says.
         told: who is told of the call.
         key: the idempotency key, or None.
+        stop: where the model is to stop writing, where that is not among the inputs.
         stream: whether the text is delivered as it comes.
         values: the inputs and what the memory has loaded, once the prompt has been made.
         output: what the model's text is to the chain's parser.
@@ -74,6 +76,7 @@ class ChainTurn(ModelAPI):
     said: Message
     told: Told
     key: str | None = None
+    stop: Any = None
     stream: bool = False
     values: Values | None = None
     output: Any = None
@@ -117,7 +120,7 @@ class ChainTurn(ModelAPI):
             self._show(sent)
             self.told.text(told_prompt(prompt_text(sent.prompt)))
             config = self.told.config()
-            return ask(client, sent.prompt, stream=stream, config=config, **self.chain.options(self.inputs))
+            return ask(client, sent.prompt, stream=stream, config=config, **self._options())
 
         return call
 
@@ -128,10 +131,14 @@ class ChainTurn(ModelAPI):
             await self.told.astart(sent.values)
             self._show(sent)
             await self.told.atext(told_prompt(prompt_text(sent.prompt)))
-            config, options = self.told.config(), self.chain.options(self.inputs)
-            return await ask_async(client, sent.prompt, stream=stream, config=config, **options)
+            config = self.told.config()
+            return await ask_async(client, sent.prompt, stream=stream, config=config, **self._options())
 
         return call
+
+    def _options(self) -> Values:
+        stop = {} if self.stop is None else {STOP: self.stop}
+        return {**stop, **self.chain.options(self.inputs)}
 
     def _show(self, sent: _Sent) -> None:
         if self.chain.verbose:
