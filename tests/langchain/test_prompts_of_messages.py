@@ -294,3 +294,20 @@ def test_a_message_that_was_changed_reads_as_it_is(store: Store) -> None:
     assert (dict(message)["content"], dict(copied)["content"]) == ("my number is X", "redacted")
     assert (message.position, reply.position) == (0, 2)
     assert dict(type(reply)(content="new")) == {"role": "assistant", "content": "new"}
+
+
+def test_items_of_the_responses_api_become_chat_messages(store: Store) -> None:
+    calls = [
+        {"type": "function_call", "call_id": id_, "name": "f", "arguments": text}
+        for id_, text in (("c1", '{"a": 1}'), ("c2", ""))
+    ]
+    results = [{"type": "function_call_output", "call_id": id_, "output": id_} for id_ in ("c2", "c1")]
+    store.append("c", [{"role": "user", "content": "x"}, *calls, *results])
+    memory = ConversationTokenBufferMemory(return_messages=True, store=store, conversation_id="c")
+    user, asked, *answered = memory.buffer_as_messages
+    assert (user["content"], asked.position, asked["role"]) == ("x", 2, "assistant")
+    assert [call["id"] for call in asked.tool_calls] == ["c1", "c2"]
+    assert [(message["role"], message["tool_call_id"]) for message in answered] == [
+        ("tool", "c2"),
+        ("tool", "c1"),
+    ]

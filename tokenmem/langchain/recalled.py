@@ -7,8 +7,9 @@ can be read as the dicts that OpenAI's API takes: `message["role"]`, `dict(messa
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from tokenmem.chat.prompt import no_result_for, sendable
@@ -49,8 +50,7 @@ def recalled(messages: Sequence[Message]) -> list[Any]:
     """
     sent = messages
     if not all(map(is_role_and_content, messages)):
-        sendable_ones = sendable(list(filter(has_chat_form, messages)), no_result_for(0))
-        sent = list(map(_with_role, sendable_ones))
+        sent = list(_with_roles(sendable(list(filter(has_chat_form, messages)), no_result_for(0))))
     if "langchain_core.messages" in sys.modules:  # who has LangChain's templates has imported it
         from tokenmem.langchain.recalled_as_langchain import as_langchain
 
@@ -58,15 +58,26 @@ def recalled(messages: Sequence[Message]) -> list[Any]:
     return [RecalledMessage(*_fields(message)) for message in sent]
 
 
-def _with_role(message: Message) -> Message:
-    """The message, or, where it is an item of the Responses API, the chat message that says the same."""
-    if not is_item(message):
-        return message
-    (said,) = chat_messages([message]) or [{"role": message.role, "content": message.content or ""}]
+def _with_roles(messages: Iterable[Message]) -> Iterator[Message]:
+    """The messages, and for items of the Responses API chat messages that say the same.
+
+    Calls that stand next to each other are one reply's: one message, behind which its results may stand.
+    """
+    for are_calls, run in groupby(
+        messages, key=lambda message: is_item(message) and message.kind == "tool_call"
+    ):
+        group = list(run)
+        for items in [group] if are_calls else [[message] for message in group]:
+            yield _as_chat_message(items) if is_item(items[0]) else items[0]
+
+
+def _as_chat_message(items: Sequence[Message]) -> Message:
+    first = items[0]
+    (said,) = chat_messages(items) or [{"role": first.role, "content": first.content or ""}]
     return replace(
         parse_message(said),
-        position=message.position,
-        token_count=message.token_count,
-        created_at=message.created_at,
-        metadata=message.metadata,
+        position=first.position,
+        token_count=sum(item.token_count for item in items),
+        created_at=first.created_at,
+        metadata=first.metadata,
     )
