@@ -19,7 +19,6 @@ from tokenmem.langchain.prompts import (
     takes_messages,
     variables_of,
 )
-from tokenmem.langchain.recalled import recalled
 from tokenmem.langchain.styles import BOLD, GREEN, styled
 from tokenmem.messages.message import Message
 
@@ -76,16 +75,22 @@ class BaseChain:
         memory = self.own_memory
         return {**inputs, memory.memory_key: memory.form(before)}
 
-    def prompt_of(self, inputs: Values, before: list[Message]) -> PromptValue:
-        """The prompt: messages where it has a place for them, text in any other."""
+    def prompt_of(self, values: Values, before: list[Message]) -> PromptValue:
+        """The prompt: messages where it has a place for them, text in any other.
+
+        Args:
+            values: the inputs, and the history as the memory loads it.
+            before: the history's messages.
+        """
         memory, key = self.own_memory, self.own_memory.memory_key
-        if not takes_messages(self.prompt, key):
-            history: Any = memory.render(before)
-        elif memory.return_messages:
-            history = recalled(before)
-        else:
-            raise InvalidArgument(f"the prompt takes {key!r} as messages; set the memory's return_messages")
-        return prompt_value(self.prompt, {key: history, self.input_key: inputs[self.input_key]})
+        history = values[key]
+        if takes_messages(self.prompt, key) != memory.return_messages:
+            if not memory.return_messages:
+                raise InvalidArgument(
+                    f"the prompt takes {key!r} as messages; set the memory's return_messages"
+                )
+            history = memory.render(before)
+        return prompt_value(self.prompt, {key: history, self.input_key: values[self.input_key]})
 
     def selected(self, values: Values) -> Values:
         """Of all values those that the prompt takes.

@@ -54,21 +54,13 @@ class InvokingMethods(BaseChain):
             What `predict` raises.
         """
         chosen = _call_options(options)
-        told = told_of(self, config, awaited=False)
-        try:
-            turn = self._turn(input, told, chosen, stream=False)
-            callable_at_once(self.llm)
-        except InvalidArgument as error:
-            self._refused(input, told, error)
-            raise
+        turn = self._checked_turn(input, config, chosen, stream=False)
         try:
             outputs = self._run(turn)
         except BaseException as error:
-            _tell_failure(told, turn, error)
+            _tell_failure(turn, error)
             raise
-        if not told.is_started:
-            told.start(turn.values or {})
-        told.end(outputs)
+        _tell_end(turn, outputs)
         return self._result(turn, outputs, chosen)
 
     async def ainvoke(
@@ -76,20 +68,13 @@ class InvokingMethods(BaseChain):
     ) -> Values:
         """What `invoke` returns, on either store; an llm that is not async runs in a thread."""
         chosen = _call_options(options)
-        told = told_of(self, config, awaited=True)
-        try:
-            turn = self._turn(input, told, chosen, stream=False)
-        except InvalidArgument as error:
-            await self._arefused(input, told, error)
-            raise
+        turn = await self._achecked_turn(input, config, chosen, stream=False)
         try:
             outputs = await self._arun(turn)
         except BaseException as error:
-            await _atell_failure(told, turn, error)
+            await _atell_failure(turn, error)
             raise
-        if not told.is_started:
-            await told.astart(turn.values or {})
-        await told.aend(outputs)
+        await _atell_end(turn, outputs)
         return self._result(turn, outputs, chosen)
 
     def stream(
@@ -100,35 +85,20 @@ class InvokingMethods(BaseChain):
         Who stops reading cancels the call: the part that had come is stored. Each piece is a string, and
         `piece["response"]` (the output key) the same one. Takes and raises what `invoke` does.
         """
-        chosen = _call_options(options)
-        told = told_of(self, config, awaited=False)
-        try:
-            turn = self._turn(input, told, chosen, stream=True)
-            callable_at_once(self.llm)
-        except InvalidArgument as error:
-            self._refused(input, told, error)
-            raise
+        turn = self._checked_turn(input, config, _call_options(options), stream=True)
         try:
             outputs = yield from self._pieces(turn)
         except BaseException as error:
-            _tell_failure(told, turn, error)
+            _tell_failure(turn, error)
             raise
-        if not told.is_started:
-            told.start(turn.values or {})
-        told.end(outputs)
+        _tell_end(turn, outputs)
         self._show_end()
 
     async def astream(
         self, input: str | Mapping[str, object], config: Config | None = None, **options: Any
     ) -> AsyncGenerator[str, None]:
         """What `stream` yields, on either store; `contextlib.aclosing` closes it at once."""
-        chosen = _call_options(options)
-        told = told_of(self, config, awaited=True)
-        try:
-            turn = self._turn(input, told, chosen, stream=True)
-        except InvalidArgument as error:
-            await self._arefused(input, told, error)
-            raise
+        turn = await self._achecked_turn(input, config, _call_options(options), stream=True)
         procedure, runner = await self._aprocedure(turn)
         execution: Execution[TurnWork, Values] = Execution(procedure)
         is_empty = True
@@ -145,15 +115,36 @@ class InvokingMethods(BaseChain):
             if is_empty:
                 yield TextPiece("", self.output_key)
         except StreamLeft as left:
-            await _atell_failure(told, turn, left)
+            await _atell_failure(turn, left)
             return
         except BaseException as error:
-            await _atell_failure(told, turn, error)
+            await _atell_failure(turn, error)
             raise
-        if not told.is_started:
-            await told.astart(turn.values or {})
-        await told.aend(execution.result)
+        await _atell_end(turn, execution.result)
         self._show_end()
+
+    def _checked_turn(
+        self, given: object, config: Config | None, chosen: _CallOptions, *, stream: bool
+    ) -> ChainTurn:
+        """One call, of which it is told where it is refused."""
+        told = told_of(self, config, awaited=False)
+        try:
+            turn = self._turn(given, told, chosen, stream=stream)
+            callable_at_once(self.llm)
+        except InvalidArgument as error:
+            self._refused(given, told, error)
+            raise
+        return turn
+
+    async def _achecked_turn(
+        self, given: object, config: Config | None, chosen: _CallOptions, *, stream: bool
+    ) -> ChainTurn:
+        told = told_of(self, config, awaited=True)
+        try:
+            return self._turn(given, told, chosen, stream=stream)
+        except InvalidArgument as error:
+            await self._arefused(given, told, error)
+            raise
 
     def _turn(self, given: object, told: Told, chosen: _CallOptions, *, stream: bool) -> ChainTurn:
         """One call, checked before the model is asked: an answer that cannot be stored is lost."""
@@ -254,14 +245,29 @@ class InvokingMethods(BaseChain):
         return {**result, RUN_INFO: run_info(turn.told)} if chosen.include_run_info else result
 
 
-def _tell_failure(told: Told, turn: ChainTurn, error: BaseException) -> None:
+def _tell_end(turn: ChainTurn, outputs: Values) -> None:
+    """Tell of a call that has come to its end, also where an earlier one had answered it."""
+    if not turn.told.is_started:
+        turn.told.start(turn.values or {})
+    turn.told.end(outputs)
+
+
+async def _atell_end(turn: ChainTurn, outputs: Values) -> None:
+    if not turn.told.is_started:
+        await turn.told.astart(turn.values or {})
+    await turn.told.aend(outputs)
+
+
+def _tell_failure(turn: ChainTurn, error: BaseException) -> None:
     """Tell of a call that failed, also where no prompt could be made, but not where nothing was read."""
+    told = turn.told
     if not told.is_started and not isinstance(error, TokenmemError):
         told.start(turn.values or turn.inputs)
     told.error(error)
 
 
-async def _atell_failure(told: Told, turn: ChainTurn, error: BaseException) -> None:
+async def _atell_failure(turn: ChainTurn, error: BaseException) -> None:
+    told = turn.told
     if not told.is_started and not isinstance(error, TokenmemError):
         await told.astart(turn.values or turn.inputs)
     await told.aerror(error)

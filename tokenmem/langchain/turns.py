@@ -151,7 +151,8 @@ class ChainTurn(ModelAPI):
     def render(self, messages: Sequence[Message]) -> Sequence[_Sent]:
         """The prompt, made before anything is stored."""
         before = list(messages[:-1])
-        return [_Sent(self.chain.values(self.inputs, before), self.chain.prompt_of(self.inputs, before))]
+        values = self.chain.values(self.inputs, before)
+        return [_Sent(values, self.chain.prompt_of(values, before))]
 
     def request(self, head: JSONObject, sent: Sequence[_Sent], stream: bool) -> JSONObject:  # noqa: ARG002
         """What the llm is asked with."""
