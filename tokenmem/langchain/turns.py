@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmem.arguments import LONGEST_ID
 from tokenmem.async_store import AsyncStore
+from tokenmem.chat.apis.function import TextReader
 from tokenmem.chat.apis.interface import Endpoint, ModelAPI, StreamReader
 from tokenmem.chat.apis.replies import Answer, is_stream, storable
 from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, Next, TurnProcedure
@@ -240,32 +241,23 @@ class ForeignMemoryTurn(ChainTurn):
         return answer
 
 
-class _PiecesReader:
+class _PiecesReader(TextReader):
     """The text of a stream of texts, or of messages with a piece of text each."""
 
-    complete = True
-    """The end of the stream is the end of the text."""
-
     def __init__(self, turn: ChainTurn) -> None:
+        super().__init__()
         self._turn = turn
-        self._pieces: list[str] = []
         self._last: object = None
 
     def feed(self, event: object) -> str:
         """Take a piece of text in."""
-        piece = text_of(event)
-        self._pieces.append(piece)
         if self._last is None or usage_of(event) or finish_reason_of(event):
             self._last = event
-        return piece
+        return super().feed(text_of(event))
 
     def answer(self) -> Answer:
         """The whole text."""
-        return self._turn.answer("".join(self._pieces), self._last)
-
-    def part(self) -> Answer:
-        """What has come."""
-        return Answer.part_of_message("".join(self._pieces))
+        return self._turn.answer(self.text, self._last)
 
 
 class _ChainTurns(Turns):

@@ -61,10 +61,10 @@ class Function(ModelAPI):
 
     def reader(self, response: Response) -> StreamReader | None:
         """What joins the pieces of a text."""
-        return _TextReader() if is_stream(response) else None
+        return TextReader() if is_stream(response) else None
 
 
-class _TextReader:
+class TextReader:
     """The text of a stream of strings."""
 
     complete = True
@@ -84,10 +84,15 @@ class _TextReader:
         self._pieces.append(event)
         return event
 
+    @property
+    def text(self) -> str:
+        """What has been yielded."""
+        return "".join(self._pieces)
+
     def answer(self) -> Answer:
         """The whole text."""
-        return Answer.of_message({"content": "".join(self._pieces)}, finish_reason="stop")
+        return Answer.of_message({"content": self.text}, finish_reason="stop")
 
     def part(self) -> Answer:
-        """What has been yielded."""
-        return Answer.part_of_message("".join(self._pieces))
+        """What has been yielded, as the part of a reply."""
+        return Answer.part_of_message(self.text)
