@@ -1,7 +1,7 @@
 """What writers tried and what they were told is stored, kept outside of the database.
 
-A ledger is a file of one writer's. Each line is written by one system call, so that it stays when the writer is
-killed: what it says was acknowledged had been acknowledged.
+A ledger is a file of one writer's. Each line is written by one system call, so that it stays when the writer
+is killed: what it says was acknowledged had been acknowledged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes that may be killed at any moment: forked from one that has imported everything and has no threads.
+"""Processes that may be killed at any moment: forked from one that has all imported and no threads.
 
 A new interpreter for each would take a second of imports; with a thousand kills that is most of the time.
 """
