@@ -21,7 +21,7 @@ class Case:
     """What one run of a class is given.
 
     Attributes:
-        engine: "sqlite" or "postgresql".
+        engine: "sqlite" or "postgresql"; "none" where no database takes part.
         mode: "sync", "async", or what else the class tells apart.
         size: how many operations, cycles or faults; each class says of what.
         url: a migrated database without rows.
@@ -128,6 +128,7 @@ class FaultClass:
         short: the size in the short form.
         long: the size in the long form.
         planted: faults of our own that it must find.
+        only_long: more of these, which the short form leaves out.
         pending: why it is not run yet; empty for one that is.
         unavailable: why it cannot be run on this machine; empty where it can.
         seconds: after which a run in the long form counts as one that hangs.
@@ -141,6 +142,7 @@ class FaultClass:
     short: int
     long: int
     planted: tuple[PlantedFault, ...] = ()
+    only_long: tuple[tuple[str, str], ...] = ()
     pending: str = ""
     unavailable: Callable[[], str] = lambda: ""
     seconds: int = 1200
