@@ -7,6 +7,7 @@ from tests.torture import (
     fuzzed_messages,
     killed_turns,
     killed_writers,
+    model,
     terminated_backends,
 )
 from tests.torture.support.outcome import FaultClass
@@ -19,6 +20,7 @@ _MODULES = (
     commit_unknown,
     fuzzed_messages,
     counting_cost,
+    model,
 )
 
 CLASSES: tuple[FaultClass, ...] = tuple(each.CLASS for each in _MODULES)

@@ -157,7 +157,7 @@ CLASS = FaultClass(
     run=run,
     cases=(("none", "work"),),
     only_long=(("none", "timed"),),
-    short=60_000,
+    short=30_000,
     long=200_000,
-    planted=(PlantedFault("texts counted in one piece", in_one_piece, "none", "work", 60_000, quick=True),),
+    planted=(PlantedFault("texts counted in one piece", in_one_piece, "none", "work", 30_000, quick=True),),
 )
