@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,8 +34,8 @@ def run(case: Case) -> Outcome:
         while Begun.steps < case.size and not failures:
             try:
                 run_state_machine_as_test(Begun, settings=of_size(case, Begun.steps))
-            except Exception as error:
-                failures.append(f"{type(error).__name__}: {error}")
+            except Exception:
+                failures.append(traceback.format_exc(limit=-3))
     return Outcome(
         operations=Begun.steps,
         problems=Begun.problems,
@@ -44,7 +45,7 @@ def run(case: Case) -> Outcome:
 
 
 def of_size(case: Case, done: int) -> Any:
-    """How many examples it may still take; a found fault is told as it is, which is what the long form needs."""
+    """How many examples it may take; what is found is told as it is, not made small."""
     return settings(
         max_examples=max(2, (case.size - done) // STEPS),
         stateful_step_count=STEPS,
@@ -85,9 +86,7 @@ CLASS = FaultClass(
     short=150,
     long=50_000,
     planted=(
-        PlantedFault(
-            "running totals not closed up after a removal", totals_not_closed_up, "sqlite", "sync", 2000
-        ),
+        PlantedFault("totals not closed up after a removal", totals_not_closed_up, "sqlite", "sync", 2000),
         PlantedFault("edits that unpin", pins_forgotten, "sqlite", "sync", 2000),
     ),
     seconds=2400,

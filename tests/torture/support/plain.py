@@ -83,7 +83,10 @@ class PlainConversation:
         """Nothing is left that anybody said; the counts stay."""
         self.owner, self.title, self.metadata, self.keys, self.archived = owner, None, {}, {}, True
         for each in self.kept:
-            each.message = replace(each.message, content=None, payload=None, metadata=None, kind="message")
+            role = "assistant" if each.message.role == "tool" else each.message.role
+            each.message = replace(
+                each.message, role=role, content="", payload=None, metadata=None, kind="message"
+            )
             each.before = None
 
     def recount(self, counter: TokenCounter) -> None:
