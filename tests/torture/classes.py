@@ -1,12 +1,18 @@
 """All classes of faults, in the order of the page."""
 
 from tests.torture import (
+    busy_conversations,
+    cancelled,
     commit_unknown,
     counting_cost,
     failing_server,
     fuzzed_messages,
+    injection,
+    isolation,
+    kept_secrets,
     killed_turns,
     killed_writers,
+    memory,
     model,
     terminated_backends,
 )
@@ -18,9 +24,15 @@ _MODULES = (
     failing_server,
     terminated_backends,
     commit_unknown,
+    cancelled,
+    busy_conversations,
     fuzzed_messages,
     counting_cost,
     model,
+    isolation,
+    injection,
+    kept_secrets,
+    memory,
 )
 
 CLASSES: tuple[FaultClass, ...] = tuple(each.CLASS for each in _MODULES)

@@ -202,6 +202,7 @@ class Machine(RuleBasedStateMachine):
         self.delete(slot)
         self.store.import_conversations([parse_line(line)])
         plain.keys = {}
+        plain.recount(UNIT)  # what was anonymized has kept its counts until now
         for each in plain.kept:
             each.before = None
         self.all[self.name(slot)] = plain
