@@ -27,10 +27,13 @@ def main() -> int:
     results, failed = Results(), 0
     done = {} if arguments.again else results.all()
     for fault_class in chosen:
-        if reason := fault_class.pending or fault_class.unavailable():
+        if reason := fault_class.unavailable():
             print(f"{fault_class.name}: skipped, {reason}", flush=True)
             continue
         for run in runs_of(fault_class, long=arguments.long):
+            if reason := fault_class.pending.get((run.engine, run.mode)):
+                print(f"{run}: skipped, {reason}", flush=True)
+                continue
             outcome = done.get(run)
             if outcome is None:
                 print(f"{run} …", end=" ", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
@@ -17,8 +18,9 @@ from tokenmem import AsyncStore
 from tokenmem.execution.transactions import TransactionRunner
 
 AT_ONCE = 8
-LATEST = 0.004
-"""Seconds after its beginning at which a task is cancelled at the latest."""
+TRIALS = 5
+PATIENCE = 10.0
+"""Seconds for which what nobody waits for any more may go on, in a thread of the store's."""
 
 IDLE = """
 SELECT count(*) FROM pg_stat_activity
@@ -35,8 +37,7 @@ def run(case: Case) -> Outcome:
         with case.breaking():
             cancelled = stores.loop.run(cancel_many(case, store, ledger))
             after = stores.loop.run(settled_tasks(store))
-            # Only now: what nobody waits for any more goes on to its end in a thread of the store's.
-            out = sum(pool.checkedout() for pool in pools_of(store))
+            out = stores.loop.run(still_checked_out(store))
         idle = stores.sql.value(IDLE) if case.engine == "postgresql" else 0
         gc.collect()
     ledger.close()
@@ -62,21 +63,24 @@ def run(case: Case) -> Outcome:
 async def cancel_many(case: Case, store: AsyncStore, ledger: Ledger) -> int:
     """How many were cancelled before they had ended."""
     random, places = case.random, asyncio.Semaphore(AT_ONCE)
-    ledger.attempt("c0", "first")
-    await store.append("c0", exchange("first"))
+    began = time.monotonic()
+    for number in range(TRIALS):
+        await append(store, ledger, "c0", f"trial{number}")
+    # With some at once an operation takes about so many times as long as alone.
+    latest = (time.monotonic() - began) / TRIALS * AT_ONCE
 
     async def one(number: int) -> bool:
         async with places:
-            return await cancel_one(random, store, ledger, number)
+            return await cancel_one(random, store, ledger, number, latest)
 
     return sum(await asyncio.gather(*map(one, range(case.size))))
 
 
-async def cancel_one(random: Random, store: AsyncStore, ledger: Ledger, number: int) -> bool:
+async def cancel_one(random: Random, store: AsyncStore, ledger: Ledger, number: int, latest: float) -> bool:
     key, name = f"k{number}", f"c{number % 5}"
     work = random.choice([append, append, append_in_transaction, read])
     task = asyncio.create_task(work(store, ledger, name, key))
-    await asyncio.sleep(random.random() * LATEST)
+    await asyncio.sleep(random.random() ** 2 * latest)
     if random.random() < 0.3:
         await asyncio.sleep(0)
     task.cancel()
@@ -109,6 +113,16 @@ async def read(store: AsyncStore, _ledger: Ledger, name: str, _key: str) -> None
     await store.read("c0", limit=20)
 
 
+async def still_checked_out(store: AsyncStore) -> int:
+    """How many connections have not come back when everything has had time to."""
+    until = time.monotonic() + PATIENCE
+    while out := sum(pool.checkedout() for pool in pools_of(store)):
+        if time.monotonic() > until:
+            return out
+        await asyncio.sleep(0.01)
+    return 0
+
+
 async def settled_tasks(store: AsyncStore) -> int:
     """Twice as many appends as any pool is large: a connection that had leaked would be missed."""
     for number in range(40):
@@ -118,8 +132,9 @@ async def settled_tasks(store: AsyncStore) -> int:
 
 @contextmanager
 def not_rolled_back() -> Iterator[None]:
-    """A transaction whose block was cancelled is left as it is."""
-    with patched(TransactionRunner, "roll_back", lambda _: None):
+    """A transaction whose block was cancelled is left as it is, by somebody who still knows of it."""
+    left: list[TransactionRunner] = []
+    with patched(TransactionRunner, "roll_back", lambda runner: left.append(runner)):
         yield
 
 

@@ -61,7 +61,8 @@ def table(outcomes: Outcomes) -> str:
 
 
 def reason(fault_class: FaultClass) -> str:
-    return f"not run: {fault_class.pending or fault_class.unavailable() or 'no result yet'}"
+    reasons = [fault_class.unavailable(), *fault_class.pending.values(), "there is no result yet"]
+    return f"not run: {next(filter(None, reasons))}"
 
 
 def found(fault_class: FaultClass, outcomes: Outcomes) -> str:
@@ -82,6 +83,8 @@ def section(fault_class: FaultClass, outcomes: Outcomes) -> str:
         lines.append(
             f"- {where}: {run.size:,} {fault_class.counts} in {outcome['seconds']:.0f} s, {held}{figures}"
         )
+    for (engine, mode), why in fault_class.pending.items():
+        lines.append(f"- {engine}, {mode}: not run, {why}")
     for run, outcome in outcomes.items():
         if run.name == fault_class.name and run.planted:
             told = outcome["wrong"][0].strip().splitlines()[-1] if outcome["wrong"] else "**not found**"

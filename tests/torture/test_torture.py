@@ -23,7 +23,7 @@ QUICK = [
 
 @pytest.mark.parametrize(("fault_class", "engine", "mode"), RUNS)
 def test_class(fault_class: FaultClass, engine: str, mode: str, databases: Databases, tmp_path: Path) -> None:
-    runnable(fault_class)
+    runnable(fault_class, engine, mode)
     case = Case(engine, mode, fault_class.short, databases.of(engine, tmp_path), directory(tmp_path))
     assert fault_class.run(case).wrong == []
 
@@ -32,7 +32,7 @@ def test_class(fault_class: FaultClass, engine: str, mode: str, databases: Datab
 def test_planted_fault_is_found(
     fault_class: FaultClass, fault: PlantedFault, databases: Databases, tmp_path: Path
 ) -> None:
-    runnable(fault_class)
+    runnable(fault_class, fault.engine, fault.mode)
     url = databases.of(fault.engine, tmp_path)
     case = Case(fault.engine, fault.mode, fault.size, url, directory(tmp_path), fault.patch)
     assert fault_class.run(case).wrong != []
@@ -44,8 +44,8 @@ def directory(tmp_path: Path) -> Path:
     return made
 
 
-def runnable(fault_class: FaultClass) -> None:
-    if reason := fault_class.pending or fault_class.unavailable():
+def runnable(fault_class: FaultClass, engine: str, mode: str) -> None:
+    if reason := fault_class.pending.get((engine, mode)) or fault_class.unavailable():
         pytest.skip(reason)
 
 

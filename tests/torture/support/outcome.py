@@ -129,7 +129,7 @@ class FaultClass:
         long: the size in the long form.
         planted: faults of our own that it must find.
         only_long: more of these, which the short form leaves out.
-        pending: why it is not run yet; empty for one that is.
+        pending: cases that are not run yet, and why: today they would fail.
         unavailable: why it cannot be run on this machine; empty where it can.
         seconds: after which a run in the long form counts as one that hangs.
     """
@@ -143,7 +143,7 @@ class FaultClass:
     long: int
     planted: tuple[PlantedFault, ...] = ()
     only_long: tuple[tuple[str, str], ...] = ()
-    pending: str = ""
+    pending: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unavailable: Callable[[], str] = lambda: ""
     seconds: int = 1200
 

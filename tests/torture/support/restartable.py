@@ -31,11 +31,12 @@ class RestartableServer:
         report = json.loads(self._answer() or '{"error": "its keeper ended unexpectedly"}')
         if "error" in report:
             raise PostgresUnavailable(report["error"])
-        self._url = report["url"]
+        self.url: str = report["url"]
+        """Of the administrator."""
 
     def create_database(self) -> str:
         """The URL of a migrated database; it goes with the server."""
-        server = PostgresServer(self._url)
+        server = PostgresServer(self.url)
         url = server.create_database()
         server.forget()  # its connection, which the first restart would cut
         with Store(url) as store:
