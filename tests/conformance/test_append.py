@@ -304,3 +304,10 @@ def test_an_enum_stands_for_its_text(stores: Stores) -> None:
     assert store.append("c1", plain, idempotency_key="k").replayed
     with pytest.raises(errors.IdempotencyConflict):
         store.append("c1", [{"role": "user", "content": "Choice.YES"}], idempotency_key="k")
+
+
+def test_a_tools_output_with_a_content_beside_it_comes_back_whole(store: Store) -> None:
+    given = {"type": "function_call_output", "call_id": "c", "output": "rain", "content": "sun"}
+    store.append("c1", [given])
+    assert store.message("c1", 1).to_openai() == given
+    assert store.message("c1", 1).content == "rain"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.stores import Direct, One, Stores, Unit, texts
 from tokenmem import Appended, Message, Store, errors
+from tokenmem.messages import parse_line
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.parsing import parse_messages
 
@@ -130,3 +131,13 @@ def test_several_that_import_the_same(stores: Stores) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(work, range(4))) == len(names)
     assert store.verify() == []
+
+
+def test_a_line_that_names_the_stores_own_counter_is_counted_by_it(counted: Store) -> None:
+    """No name finds that object; an export from this very store names it."""
+    counted.append("c1", texts(3))
+    (exported,) = counted.export(ids=["c1"])
+    counted.delete("c1")
+    counted.import_conversations([parse_line(exported)])
+    assert counted.message("c1", 1).token_count == 3
+    assert counted.append("c1", texts(4)).total_tokens == 7

@@ -74,6 +74,11 @@ class PostgresServer:
         """Drop what is left and disconnect; the server itself runs on."""
         for name in tuple(self._databases):
             self.drop_database(self._url.set(database=name).render_as_string(hide_password=False))
+        self.forget()
+
+    def forget(self) -> None:
+        """Disconnect, and leave the databases to whoever has their URLs."""
+        self._databases.clear()
         if "_connection" in self.__dict__:
             self._connection.close()
 

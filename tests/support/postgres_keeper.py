@@ -205,16 +205,21 @@ def wait_until_ready(process: subprocess.Popen[bytes], directory: Path) -> None:
     raise NoServer(f"postgres did not get ready within {START_SECONDS} s:\n{text[-2000:]}")
 
 
-@contextmanager
-def running(programs: Path, directory: Path, port: int) -> Iterator[None]:
-    """A server process of ours, ended by an immediate shutdown (what `pg_ctl stop -m immediate` sends)."""
-    settings = SETTINGS | {"port": str(port), "unix_socket_directories": str(directory)}
+def launch(programs: Path, directory: Path, port: int, **more: str) -> subprocess.Popen[bytes]:
+    """Start a server process on a directory's data, with further settings."""
+    settings = SETTINGS | {"port": str(port), "unix_socket_directories": str(directory)} | more
     options = [f"--{name}={value}" for name, value in settings.items()]
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [programs / "postgres", "-D", directory / "data", *options],
             **unprivileged() | {"stdout": log, "stderr": log, "cwd": directory},
         )
+
+
+@contextmanager
+def running(programs: Path, directory: Path, port: int) -> Iterator[None]:
+    """A server process of ours, ended by an immediate shutdown (what `pg_ctl stop -m immediate` sends)."""
+    process = launch(programs, directory, port)
     try:
         wait_until_ready(process, directory)
         yield

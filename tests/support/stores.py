@@ -297,7 +297,7 @@ class Databases:
         return self._postgres
 
     def of(self, variant: str, directory: Path) -> str:
-        return self.sqlite(directory) if variant.startswith("sqlite") else self.postgresql()
+        return self.postgresql() if variant.startswith("postgresql") else self.sqlite(directory)
 
 
 def same_json(left: Any, right: Any) -> bool:

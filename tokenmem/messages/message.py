@@ -261,6 +261,8 @@ def split_message(given: JSONObject) -> tuple[str | None, JSONObject | None]:
     names = ("content",) if has_role else ("output", "summary")
     text = given.get(names[0])
     if isinstance(text, str) and (has_role or ("call_id" in given and _is_output(given))):
+        if not has_role and "content" in given:  # the way back could not tell whether `output` was left out
+            return text, given
         rest = {key: value for key, value in given.items() if key != names[0]}
         return text, (None if rest.keys() == {"role"} else rest)
     for name in names:

@@ -100,7 +100,10 @@ class TransferProcedures(BaseProcedures):
             check_line(each)
             parsed = parse_messages(each.messages, self.unstorable) if each.messages else []
             named = counter or each.token_counter
-            counting = self.counter if named is None else resolve_counter(named)
+            if named is None or named == self.counter.name:  # which may be an object that no name finds
+                counting = self.counter
+            else:
+                counting = resolve_counter(named)
             counts = yield from count(counting, parsed)
             new.append(
                 append.PendingAppend(
