@@ -103,7 +103,7 @@ def bound_to_one_loop() -> Iterator[None]:
         yield
 
 
-PENDING = (("postgresql", "few loops"), ("postgresql", "many loops"))
+_POSTGRESQL = (("postgresql", "few loops"), ("postgresql", "many loops"))
 
 CLASS = FaultClass(
     name="event_loops",
@@ -112,11 +112,10 @@ CLASS = FaultClass(
     "no more connections than stated.",
     counts="appends",
     run=run,
-    cases=(("sqlite", "few loops"), ("sqlite", "many loops"), *PENDING),
+    cases=(("sqlite", "few loops"), ("sqlite", "many loops"), *_POSTGRESQL),
     short=120,
     long=4000,
     planted=(
         PlantedFault("a store bound to one loop", bound_to_one_loop, "sqlite", "few loops", 60, quick=True),
     ),
-    pending=dict.fromkeys(PENDING, "an AsyncStore on PostgreSQL serves one event loop so far"),
 )

@@ -159,7 +159,7 @@ def cannot_fork() -> str:
     return "" if hasattr(os, "fork") else "this system has no fork"
 
 
-PENDING = (("sqlite", "busy"), ("sqlite", "in a loop"))
+_SQLITE_AT_WORK = (("sqlite", "busy"), ("sqlite", "in a loop"))
 
 CLASS = FaultClass(
     name="forks",
@@ -173,13 +173,12 @@ CLASS = FaultClass(
         ("postgresql", "idle"),
         ("postgresql", "busy"),
         ("postgresql", "in a loop"),
-        *PENDING,
+        *_SQLITE_AT_WORK,
     ),
     short=5,
     long=1000,
     planted=(
         PlantedFault("connections shared with the parent", connections_shared, "postgresql", "idle", 30),
     ),
-    pending=dict.fromkeys(PENDING, "a fork in the middle of SQLite's work can lock the child out"),
     unavailable=cannot_fork,
 )

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
@@ -67,6 +68,12 @@ class Proxy:
     def cut_all(self, *, reset: bool = False) -> int:
         """End all connections now; how many there were."""
         return self._wait(self._cut_all(reset))
+
+    def wait_for_none(self) -> None:
+        """Wait until all connections have been ended, by whom ever; ten seconds at most."""
+        last = time.monotonic() + 10
+        while self._links and time.monotonic() < last:
+            time.sleep(0.001)
 
     def __enter__(self) -> Proxy:
         self._thread.start()
@@ -145,8 +152,10 @@ class Proxy:
 
     async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """From the server to the client."""
-        while data := await reader.read(65536):
-            await self._passing.wait()
-            if not writer.is_closing():
-                writer.write(data)
-        writer.close()
+        try:
+            while data := await reader.read(65536):
+                await self._passing.wait()
+                if not writer.is_closing():
+                    writer.write(data)
+        finally:
+            writer.close()  # also where the server has reset the connection
