@@ -6,11 +6,13 @@ together, one statement, finds each call once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
 import sqlalchemy as sa
 
 from tokenmem.database.statements import RECENT, Scope, Statement, with_pieces
+from tokenmem.messages.values import dump_json
 from tokenmem.models import Usage
 
 COUNTS = (
@@ -40,22 +42,52 @@ _SUMS = ", ".join(f"CAST(sum({name}) AS bigint)" for name in COUNTS)
 _ADD = ",\n    ".join(f"{name} = u.{name} + excluded.{name}" for name in COUNTS)
 
 # In the order of the key, so that of two processes that fold neither waits for the other in turn.
-_FOLD = Statement(
-    """
+_FOLD_TEXT = """
 INSERT INTO {usage_kept} AS u (owner, day, model, {names})
 SELECT owner, day, model, {sums} FROM (
     SELECT COALESCE(c.owner, '') AS owner, {call_day} AS day, l.model AS model, {of_call}
-    FROM {conversations} c CROSS JOIN {llm_calls} l
-    WHERE c.id {one_of_ids} AND l.conversation_id = c.id
+    {from_calls}
 ) AS used
 WHERE true GROUP BY owner, day, model ORDER BY owner, day, model
 ON CONFLICT (owner, day, model) DO UPDATE SET {add}
-""",
-    of_call=_OF_CALL,
-    names=_NAMES,
-    sums=_SUMS,
-    add=_ADD,
-)
+"""
+
+
+def _fold_statement(from_calls: str, **pieces: str) -> Statement:
+    text = with_pieces(_FOLD_TEXT, from_calls=with_pieces(from_calls, **pieces))
+    return Statement(text, of_call=_OF_CALL, names=_NAMES, sums=_SUMS, add=_ADD)
+
+
+_FOLD = _fold_statement("""FROM {conversations} c CROSS JOIN {llm_calls} l
+    WHERE c.id {one_of_ids} AND l.conversation_id = c.id""")
+
+ALL_GONE = """(l.alive_at IS NULL OR l.alive_at <= {lease_ago})
+    AND COALESCE(l.last_position, l.reply_position) IS NOT NULL
+    AND COALESCE(l.last_position, 0) <= {up_to}
+    AND COALESCE(l.reply_position + COALESCE(l.reply_messages, 1) - 1, 0) <= {up_to}"""
+"""Of a call `l` nothing stays behind a position: neither what it sent nor its reply; and it does not run."""
+
+EVERYTHING = 2**62
+"""Above every position: up to here all calls go, whatever they sent."""
+
+_FOLD_UP_TO_TEXT = """FROM {removed} JOIN {conversations} c ON c.id = r.id CROSS JOIN {llm_calls} l
+    WHERE l.conversation_id = c.id AND (r.position = {everything} OR {all_gone})"""
+_FOLD_UP_TO = {
+    dialect: _fold_statement(
+        _FOLD_UP_TO_TEXT,
+        removed=removed,
+        everything=str(EVERYTHING),
+        all_gone=with_pieces(ALL_GONE, up_to="r.position"),
+    )
+    for dialect, removed in (
+        ("postgresql", "unnest(CAST(:ids AS text[]), CAST(:positions AS bigint[])) AS r (id, position)"),
+        (
+            "sqlite",
+            "(SELECT i.value AS id, p.value AS position FROM json_each(:ids) i "
+            "JOIN json_each(:positions) p ON p.key = i.key) AS r",
+        ),
+    )
+}
 
 
 def fold(connection: sa.Connection, scope: Scope, ids: list[str] | str) -> None:
@@ -67,6 +99,23 @@ def fold(connection: sa.Connection, scope: Scope, ids: list[str] | str) -> None:
         ids: the conversations, by `several.ids_of`.
     """
     _FOLD.run(connection, scope, {"ids": ids})
+
+
+def fold_up_to(connection: sa.Connection, scope: Scope, removed: Mapping[str, int], lease: int) -> None:
+    """Keep what those calls cost that go with the messages up to a position; like `fold`, and instead of it.
+
+    Args:
+        connection: in the transaction that removes them, before it has removed any message.
+        scope: the schema.
+        removed: up to which position, for each of these locked conversations; EVERYTHING for all calls.
+        lease: seconds after which a call without a sign of life counts as dead.
+    """
+    ids, positions = list(removed), list(removed.values())
+    given: tuple[object, object] = (ids, positions)
+    if connection.dialect.name == "sqlite":
+        given = (dump_json(ids), dump_json(positions))
+    request = {"ids": given[0], "positions": given[1], "lease": lease}
+    _FOLD_UP_TO[connection.dialect.name].run(connection, scope, request)
 
 
 _ERASE = "DELETE FROM {usage_kept} WHERE owner = :owner"
