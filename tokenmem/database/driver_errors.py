@@ -95,6 +95,8 @@ def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutO
     lost = error.connection_invalidated or (state is None and isinstance(error, exc.OperationalError))
     if lost or (state or "").startswith(_RETRYABLE_STATES):
         return DatabaseUnavailable(f"{where}; check that the server runs and try again")
+    if isinstance(error.orig, Exception) and text.startswith("timestamp too "):  # read, but no datetime
+        return DatabaseError(f"{where}; run `tokenmem verify`, which names the row, and correct it")
     return DatabaseError(f"{where} (SQLSTATE {state})")
 
 
@@ -104,6 +106,8 @@ def _translate_sqlite(where: str, text: str, url: sa.URL) -> DatabaseError:
     if "unable to open" in text:
         remedy = "it is a directory; name a file in it" if os.path.isdir(url.database or "") else ""
         return DatabaseUnavailable(f"{where}; {remedy or 'check that its directory exists and is writable'}")
+    if "malformed JSON" in text:
+        return DatabaseError(f"{where}; run `tokenmem verify`, which names the row, and correct it")
     if "malformed" in text:
         return DatabaseError(f"{where}; the file is damaged: restore it from a backup")
     if "not a database" in text:

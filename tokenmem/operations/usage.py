@@ -12,8 +12,10 @@ from datetime import UTC, date, datetime, time, timedelta
 import sqlalchemy as sa
 
 from tokenmem.database.statements import RECENT, Scope, Statement, with_pieces
+from tokenmem.errors import DatabaseError
 from tokenmem.messages.values import dump_json
 from tokenmem.models import Usage
+from tokenmem.operations.damage import REMEDY, is_day, is_integer
 
 COUNTS = (
     *("calls", "failed_calls", "estimated_calls", "input_tokens", "cached_tokens", "cache_write_tokens"),
@@ -145,6 +147,9 @@ def give_away(connection: sa.Connection, scope: Scope, owner: str, to: str) -> N
         statement.run(connection, scope, {"owner": owner, "to": to})
 
 
+LARGEST = 2**63 - 1
+"""Of a column; what is greater is text, which SQLite takes for more than every number."""
+
 _NEGATIVE = Statement(
     """
 SELECT owner, day, model, {names} FROM {usage_kept}
@@ -152,17 +157,18 @@ WHERE (CAST(:owner AS text) IS NULL OR owner = :owner) AND ({any_negative})
 ORDER BY owner, day, model
 """,
     names=_NAMES,
-    any_negative=" OR ".join(f"{name} < 0" for name in COUNTS),
+    any_negative=" OR ".join(f"{name} < 0 OR {name} > {LARGEST}" for name in COUNTS),
 )
 
 
 def damage(connection: sa.Connection, scope: Scope) -> list[str]:
     """What cannot be in the sums that are kept, in words."""
     return [
-        f"usage kept of owner {owner!r}, {day}, {model}: {name} is {count}"
+        f"usage kept of owner {owner!r:.300}, {day if is_day(day) else 'no day'}, {model!r:.80}: {name} is "
+        f"{count if is_integer(count) else 'no integer'}"
         for owner, day, model, *counts in _NEGATIVE.fetch(connection, scope, {"owner": scope.owner})
         for name, count in zip(COUNTS, counts, strict=True)
-        if count < 0
+        if not is_integer(count) or count < 0
     ]
 
 
@@ -244,8 +250,13 @@ def _request(dialect: str, scope: Scope, since: date | None, until: date | None)
 
 
 def _usage_of(by: str, key: str, *counts: int) -> Usage:
+    day = date.fromisoformat(key) if by == "day" and is_day(key) else None
+    if by == "day" and day is None:
+        raise DatabaseError(
+            f"the column created_at of a call, or day of usage_kept, is damaged, it holds no day; {REMEDY}"
+        )
     return Usage(
-        date.fromisoformat(key) if by == "day" else None,
+        day,
         key if by == "model" else None,
         (key or None) if by == "owner" else None,
         *counts,
