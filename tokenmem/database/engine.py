@@ -153,6 +153,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         raise DatabaseError(f"SQLite {version} is too old; use a Python that brings {needed} or newer")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
     cursor.close()
 
 
