@@ -6,7 +6,8 @@ from typing import Any
 from alembic import context
 
 from tokenmem.database import migrate
-from tokenmem.database.engine import default_schema, open_engine, use_write_ahead_log
+from tokenmem.database.engine import default_schema, open_engine
+from tokenmem.database.preflight import check_room
 from tokenmem.database.schema import TABLES, VERSION_TABLE, tables
 from tokenmem.database.urls import parse_url
 
@@ -63,6 +64,7 @@ def run_online(connection: Any) -> None:
     schema = configure(connection.dialect.name, connection=connection)
     if migrates():
         migrate.take_turn(connection, schema)
+        check_room(connection, schema)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -77,7 +79,7 @@ def main() -> None:
         engine = open_engine(url)
         if migrates():
             with engine.connect() as connection:
-                use_write_ahead_log(connection)
+                migrate.prepare_file(connection, schema_for(engine.dialect.name))
         with engine.begin() as connection:
             run_online(connection)
         engine.dispose()

@@ -293,7 +293,7 @@ class Problem:
     Attributes:
         conversation_id: the conversation; "" where it is what is kept of removed ones.
         position: the message, or None where the conversation's own row is wrong.
-        detail: what should be and what is, in numbers.
+        detail: what should be and what is, in numbers; or which column is damaged. Never what a text says.
     """
 
     conversation_id: str

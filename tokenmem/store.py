@@ -108,7 +108,9 @@ class Store(
         RuntimeWarning.
 
         Raises:
-            SchemaOutOfDate: there is no such revision, or only a newer tokenmem works on the database.
+            SchemaOutOfDate: there is no such revision, only a newer tokenmem works on the database, or
+                another application's tables are in it; nothing was changed.
+            DatabaseError: the database's encoding cannot hold every text; nothing was created.
         """
         own_file = self._url is not None and not self._is_bound
         return self._run(self._procedures.upgrade(revision, own_file=own_file))

@@ -26,6 +26,7 @@ COMMANDS = [
     "rm",
     "purge",
     "recount",
+    "erase",
 ]
 GROUPED = ["upgrade", "downgrade", "current", "check", "sql"]
 

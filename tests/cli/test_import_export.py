@@ -146,7 +146,7 @@ BAD_LINES: list[tuple[str | bytes, str]] = [
     (line("x", "hi", metadata=5), "metadata"),
     (line("x", "hi", pinned=5), "pinned"),
     (line("x", "hi", pinned=[2]), "pinned"),
-    ('{"id": "x", "messages": [{"role": "robot", "content": "hi"}]}', "robot"),
+    ('{"id": "x", "messages": [{"role": "robot", "content": "hi"}]}', "the role is"),
     ('{"id": "x", "messages": [{"role": "user", "content": 5}]}', "content"),
     ('{"id": "x", "messages": [{"role": "user", "content": "hi", "n": NaN}]}', "nan"),
     (

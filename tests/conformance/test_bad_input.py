@@ -34,13 +34,20 @@ def user(content: Any = "x", **extra: Any) -> dict[str, Any]:
 BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "unknown role": (
         [user(), {"role": "robot", "content": "x"}],
-        r"messages\[1\].*'robot'.*use one of system",
+        r"messages\[1\]: the role is a string of 5 characters that is none; use one of system",
+    ),
+    "a role that is nearly one": (
+        [{"role": "assitant", "content": "x"}],
+        r"a string of 8 characters that is none, much like 'assistant'",
     ),
     "no role": ([{"content": "x"}], r"messages\[0\].*role is missing"),
     "null role": ([{"role": None}], r"role is None"),
-    "role of a wrong type": ([{"role": 5, "content": "x"}], r"role is 5"),
-    "role a list": ([{"role": ["user"], "content": "x"}], r"role is \['user'\]"),
-    "role in capitals": ([{"role": "User", "content": "x"}], r"role is 'User'"),
+    "role of a wrong type": ([{"role": 5, "content": "x"}], r"role is a int"),
+    "role a list": ([{"role": ["user"], "content": "x"}], r"role is a list"),
+    "role in capitals": (
+        [{"role": "User", "content": "x"}],
+        r"role is a string of 4 characters that is none, much like 'user'",
+    ),
     "content a number": ([user(5)], r"messages\[0\].*content is a int; use text, a list of parts, or None"),
     "content a dict": ([user({"type": "text"})], r"content is a dict"),
     "content bytes": ([user(b"x")], r"messages\[0\].content is a bytes"),
@@ -352,3 +359,18 @@ def test_ids_may_be_any_text(stores: Stores, store: Store, name: str) -> None:
     assert store.for_owner(name).messages(name)[0].content == "x"
     assert store.fork(name, f"{name}+").id == f"{name}+"
     assert store.delete_owner(name) == 2
+
+
+@ENGINES
+@pytest.mark.parametrize("said", ["marker-7f3a9", "marker-7f3a9 and more of it", "user marker-7f3a9"])
+def test_a_text_in_the_place_of_a_role_is_not_repeated(stores: Stores, said: str) -> None:
+    store = stores.open()
+    store.append("c1", [user()])
+    for message in ({"role": said, "content": "user"}, Message(said, "user"), Message.opaque(1, role=said)):
+        for refused in (
+            lambda message=message: store.append("c1", [message]),
+            lambda message=message: store.edit("c1", 1, message),
+        ):
+            with pytest.raises(errors.InvalidMessage) as caught:
+                refused()
+            assert "marker" not in f"{caught.value} {caught.value!r}"

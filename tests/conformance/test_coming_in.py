@@ -305,7 +305,7 @@ def test_opaque_items_that_cannot_be(store: Store) -> None:
         (Message.opaque({1: 2}), "JSON keys"),
         (Message.opaque(object()), "object"),
         (Message.opaque({}, "x", role="tool"), "opaque"),
-        (Message.opaque({}, "x", role="robot"), "robot"),
+        (Message.opaque({}, "x", role="robot"), "the role is a string of 5 characters"),
         (replace(Message.opaque({}), pinned=True), "pinned"),
         (replace(Message.opaque({}), kind="message"), "Message.opaque"),
         ({"role": "user", "content": "x", "tokenmem_opaque": 5}, "tokenmem_opaque"),

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from tests.support.stores import VARIANTS, Databases, Direct, Stores, pools_of
 from tokenmem import AsyncStore, Message, Store, errors
+from tokenmem.database import migrate
 
 SECRET = "marker-7f3a9"
 PASSWORD = "hunter2-2b81"
@@ -166,7 +167,14 @@ def test_a_database_that_is_not_utf_8(stores: Stores, encoding: str) -> None:
         connection.exec_driver_sql(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
         store = stores.open(sa.make_url(stores.url).set(database=name))
         try:
-            store.upgrade()
+            if encoding == "LATIN1":  # in which tables are there already: upgrade() makes none any more
+                with sa.create_engine(sa.make_url(stores.url).set(database=name)).begin() as other:
+                    other.exec_driver_sql(migrate.sql(other.engine.url, "tokenmem"))
+                    other.engine.dispose()
+                with pytest.warns(RuntimeWarning, match="encoding is LATIN1, which cannot hold every text"):
+                    store.upgrade()
+            else:
+                store.upgrade()
             store.append("c1", [Message.user("caf\u00e9")])
             assert store.messages("c1")[0].content == "caf\u00e9"
             if encoding == "LATIN1":

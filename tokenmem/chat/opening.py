@@ -123,7 +123,11 @@ class Candidates:
         positions = [row[0] for row in rows[:1]] + [message.position for message in new[:1]]
         ends = [row[0] for row in rows[-1:]] + [message.position for message in new[-1:]]
         kept = len(loaded.pinned.rows) + len(rows) + len(new)
-        stored = StoredRows([*loaded.pinned.rows, *rows]) if loaded.pinned.rows or start else loaded.rows
+        stored = (
+            StoredRows([*loaded.pinned.rows, *rows], loaded.rows.conversation_id)
+            if loaded.pinned.rows or start
+            else loaded.rows
+        )
         return Window.of_rows(
             JoinedRows(stored, new),
             token_count=loaded.reserved + sum(self.costs[start:]),

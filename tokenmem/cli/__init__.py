@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenmem import __version__
-from tokenmem.cli import calls, chat, conversations, db, transfer, upkeep
+from tokenmem.cli import calls, chat, conversations, db, erase, transfer, upkeep
 from tokenmem.cli.demo import command as demo
 from tokenmem.cli.group import help_without_command, new_group
 
@@ -20,7 +20,7 @@ app = new_group(
     epilog="Begin with: tokenmem demo",
 )
 app.add_typer(db.group, name="db")
-for _commands in (demo, transfer, conversations, calls, chat, upkeep):
+for _commands in (demo, transfer, conversations, calls, chat, upkeep, erase):
     _commands.register(app)
 
 

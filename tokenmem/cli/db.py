@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from tokenmem.cli.group import FAILED, Failure, help_without_command, new_group
-from tokenmem.cli.options import DEFAULT_URL, Json, Schema, Url, opened
+from tokenmem.cli.group import FAILED, help_without_command, new_group
+from tokenmem.cli.options import DEFAULT_URL, Json, Schema, Url, confirm, opened
 from tokenmem.cli.output import complain, escape, print_json
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def downgrade(
     with opened(url, schema) as database:
         place = _place(database.engine.url)
         if not yes:
-            _ask(f"This removes tables or columns from {place}, and what is in them. Go on?")
+            confirm(f"This removes tables or columns from {place}, and what is in them. Go on?")
         with translated_errors(database.engine.url):
             with database.engine.begin() as connection:
                 migrate.downgrade(connection, database.schema, revision)
@@ -81,14 +81,6 @@ def downgrade(
         print_json({"revision": reached})
         return
     print(f"{place} is at revision {reached}" if reached else f"{place} has no tokenmem tables any more")
-
-
-def _ask(question: str) -> None:
-    import sys
-
-    if not sys.stdin.isatty():
-        raise Failure(f"{question.removesuffix(' Go on?')} Say so with --yes")
-    typer.confirm(escape(question), abort=True, err=True)
 
 
 @group.command(epilog="Example: tokenmem db current")

@@ -147,6 +147,9 @@ class Importer:
         number = 0
         try:
             with _opened(name) as source, progress(source.name, source.size, in_bytes=True) as report:
+                if (kind := source.kind_of_no_text()) is not None:
+                    self._bad(name, None, f"{kind}; give the file of JSON Lines that is in it, or made of it")
+                    return
                 for number, line in source.lines():
                     self._import_line(source.name, number, line)
                     report(source.position(), plural(self.tally.imported, "conversation"))
@@ -263,6 +266,24 @@ def _ids(line: ConversationLine) -> Iterator[str]:
     yield line.id[: LONGEST_ID - len(mark)] + mark
 
 
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive",
+    b"PK\x05\x06": "an empty zip archive",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ\x00": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x1f\x8b": "compressed twice",
+    b"SQLite format 3\x00": "a SQLite database",
+    b"PAR1": "a Parquet file",
+    b"%PDF-": "a PDF",
+    b"\xff\xfe": "text in UTF-16, not UTF-8",
+    b"\xfe\xff": "text in UTF-16, not UTF-8",
+}
+"""Files that are taken for exports, by how they begin."""
+_LONGEST_MARK = max(map(len, _NO_TEXT))
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """An open file: `outer` as it lies there, `inner` decompressed."""
@@ -278,6 +299,12 @@ class _Source:
             text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
             if text.strip():
                 yield number, text
+
+    def kind_of_no_text(self) -> str | None:
+        """What it is, by its first bytes, where it is no text."""
+        readable: Any = self.inner  # of two kinds, which both can peek, though their common type cannot
+        beginning = readable.peek(_LONGEST_MARK)
+        return next((kind for mark, kind in _NO_TEXT.items() if beginning.startswith(mark)), None)
 
     def position(self) -> int:
         """How many of `size` bytes are read."""

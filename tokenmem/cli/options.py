@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenmem.cli.group import Failure
+from tokenmem.cli.output import escape
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -84,3 +86,15 @@ def is_missing_file(url: sa.URL) -> bool:
     if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
         return False
     return not os.path.exists(name)
+
+
+def confirm(question: str) -> None:
+    """Ask on a terminal whether to go on; the question ends with "Go on?".
+
+    Raises:
+        Failure: nobody is there to be asked.
+        Abort: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise Failure(f"{question.removesuffix(' Go on?')} Say so with --yes")
+    typer.confirm(escape(question), abort=True, err=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -23,6 +25,14 @@ _CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock: nothin
 _SCHEMA_STATES = ("42P01", "42703", "3F000")  # undefined table, undefined column, invalid schema name
 _SCHEMA_TEXTS = ("no such table", "no such column", "has no column named", "no such view")
 _UNAVAILABLE_TEXTS = ("locked", "unable to open", "readonly", "disk", "busy")
+
+
+# libpq's and psycopg's texts about the URL itself: no server is asked, and no further try will succeed.
+_BAD_OPTION = re.compile(
+    r"invalid (connection option|\w+ value|port number)|bad value for \w+|could not parse network address"
+    r"|SSL support is not compiled in|does not support SSL, but SSL was required"
+    r"|(certificate|private key|revocation list) file .* does not exist"
+)
 
 
 class WriteConflict(DatabaseUnavailable):
@@ -102,18 +112,25 @@ def _translate(error: exc.DBAPIError, url: sa.URL) -> DatabaseError | SchemaOutO
         return _translate_sqlite(where, text, url)
     if state in _CONFLICT_STATES:
         return WriteConflict(f"{where}; try again")
+    if state is None and _BAD_OPTION.search(text):
+        return DatabaseError(f"{where}; correct or leave out that option of the URL")
     lost = error.connection_invalidated or (state is None and isinstance(error, exc.OperationalError))
     if lost or (state or "").startswith(_RETRYABLE_STATES):
         return DatabaseUnavailable(f"{where}; check that the server runs and try again")
+    if isinstance(error.orig, Exception) and text.startswith("timestamp too "):  # read, but no datetime
+        return DatabaseError(f"{where}; run `tokenmem verify`, which names the row, and correct it")
     return DatabaseError(f"{where} (SQLSTATE {state})")
 
 
 def _translate_sqlite(where: str, text: str, url: sa.URL) -> DatabaseError:
     if "readonly" in text:
-        return DatabaseUnavailable(f"{where}; make the file and its directory writable")
+        return DatabaseUnavailable(f"{where}; make the file and its directory writable{_or_immutable(url)}")
     if "unable to open" in text:
         remedy = "it is a directory; name a file in it" if os.path.isdir(url.database or "") else ""
-        return DatabaseUnavailable(f"{where}; {remedy or 'check that its directory exists and is writable'}")
+        remedy = remedy or f"check that its directory exists and is writable{_or_immutable(url)}"
+        return DatabaseUnavailable(f"{where}; {remedy}")
+    if "malformed JSON" in text:
+        return DatabaseError(f"{where}; run `tokenmem verify`, which names the row, and correct it")
     if "malformed" in text:
         return DatabaseError(f"{where}; the file is damaged: restore it from a backup")
     if "not a database" in text:
@@ -121,3 +138,12 @@ def _translate_sqlite(where: str, text: str, url: sa.URL) -> DatabaseError:
     if any(known in text for known in _UNAVAILABLE_TEXTS):
         return DatabaseUnavailable(f"{where}; try again")
     return DatabaseError(where)
+
+
+def _or_immutable(url: sa.URL) -> str:
+    """How a file in a directory that nobody may write to is read: a log beside it cannot be made."""
+    path = (url.database or "").removeprefix("file:")
+    if "immutable" in url.query or not os.path.exists(path):
+        return ""
+    immutable = f"sqlite:///file:{quote(os.path.abspath(path))}?immutable=1&uri=true"
+    return f"; only to read it, and while nobody writes to it: {immutable}"

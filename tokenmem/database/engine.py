@@ -232,6 +232,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute(f"PRAGMA journal_size_limit = {WAL_SIZE_LIMIT}")
+    cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
     cursor.close()
 
 
@@ -246,7 +247,9 @@ def use_write_ahead_log(connection: sa.Connection) -> None:
     """Let a SQLite file's readers and its writer work at the same time; the file remembers it."""
     if connection.dialect.name != "sqlite":
         return
-    driver: DriverConnection = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
+    if connection.in_transaction():  # in which nothing has been written, and the journal cannot be changed
+        connection.rollback()
+    driver: DriverConnection = connection.connection.driver_connection  # SQLAlchemy would begin another one
     if driver.execute("PRAGMA journal_mode").fetchone() != ("delete",):
         return
     # SQLite does not wait here: another process that starts at the same time does the same.

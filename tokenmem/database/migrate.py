@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from tokenmem.database.engine import begin_write
+from tokenmem.database.engine import begin_write, use_write_ahead_log
+from tokenmem.database.preflight import check_room
 from tokenmem.database.schema import VERSION_TABLE, VIEWS
 from tokenmem.database.sqlalchemy_internals import await_only, in_greenlet
 from tokenmem.errors import SchemaOutOfDate
@@ -60,7 +61,9 @@ def upgrade(connection: sa.Connection, schema: str | None, revision: str = "head
     done.
 
     Raises:
-        SchemaOutOfDate: this version has no such revision, or does not work on the database's.
+        SchemaOutOfDate: this version has no such revision, or does not work on the database's; or something
+            of another application's has the name of one of the tables.
+        DatabaseError: the database's encoding cannot hold every text.
     """
     from alembic import command
 
@@ -78,6 +81,18 @@ def upgrade(connection: sa.Connection, schema: str | None, revision: str = "head
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def prepare_file(connection: sa.Connection, schema: str | None) -> None:
+    """Set the journal of a SQLite file that is to be migrated; a foreign application's file stays as it is.
+
+    Raises:
+        SchemaOutOfDate: the file is another application's, or one on which only a newer tokenmem works.
+    """
+    if connection.dialect.name == "sqlite":
+        check_room(connection, schema)
+        newer_revision(connection, schema)
+        use_write_ahead_log(connection)
 
 
 def newer_revision(connection: sa.Connection, schema: str | None) -> str | None:

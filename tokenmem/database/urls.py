@@ -20,17 +20,21 @@ URL_HELP = "use sqlite:///file.db or postgresql+psycopg://user:password@host/dat
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
-    """The URL with its driver filled in.
+    """The URL with its driver filled in; white space and quotes around it are no part of it.
 
     Raises:
         InvalidArgument: it is no database URL, or of a database or driver that tokenmem does not know.
     """
     try:
-        parsed = sa.make_url(url)
+        parsed = sa.make_url(_bare(url) if isinstance(url, str) else url)
         check_text(parsed.render_as_string(hide_password=False), "the URL")
         check_text(parsed.database or "", "the URL's database")
     except (exc.ArgumentError, ValueError, AttributeError):
         raise InvalidArgument(f"{_without_secrets(url)!r} is not a database URL; {URL_HELP}") from None
+    if _CONTROL.search(parsed.render_as_string(hide_password=False) + (parsed.database or "")):
+        raise InvalidArgument(
+            f"{_without_secrets(url)!r} has a line break or another control character inside; {URL_HELP}"
+        )
     backend = parsed.get_backend_name()
     driver = parsed.drivername.partition("+")[2]
     if backend in ("postgresql", "postgres") and driver in ("", "psycopg"):
@@ -39,9 +43,38 @@ def parse_url(url: str | sa.URL) -> sa.URL:
         raise InvalidArgument(
             f"{redacted(parsed)} lacks a slash; write sqlite:///{parsed.host} for that file"
         )
+    if backend == "sqlite":
+        _check_sqlite_options(parsed)
     if backend == "sqlite" and driver in ("", "pysqlite", "aiosqlite"):
         return parsed.set(drivername="sqlite")
     raise InvalidArgument(f"no support for {parsed.drivername}; {URL_HELP}")
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_QUOTES = ('"', "'")
+_OF_SQLITE = frozenset({"mode", "immutable", "nolock", "vfs", "psow", "modeof"})
+"""Options of SQLite itself, which it takes from a URI alone."""
+
+
+def _bare(url: str) -> str:
+    """The URL as it was meant where a file of settings has left a line break or quotes around it."""
+    text = url.strip()
+    while len(text) > 1 and text[0] in _QUOTES and text[0] == text[-1]:
+        text = text[1:-1].strip()
+    return text
+
+
+def _check_sqlite_options(url: sa.URL) -> None:
+    """Without `uri` SQLAlchemy drops such options; without "file:" SQLite makes a file that is called so."""
+    database = url.database or ""
+    own = sorted(_OF_SQLITE & url.query.keys())
+    if is_in_memory(url) or (not own and "uri" not in url.query):
+        return
+    if "uri" in url.query and (database.startswith("file:") or not database):
+        return
+    name = database if database.startswith("file:") else f"file:{quote(database)}"
+    options = "&".join([*(f"{key}={url.query[key]}" for key in own), "uri=true"])
+    raise InvalidArgument(f"{redacted(url)}: write it as sqlite:///{name}?{options}")
 
 
 def _without_secrets(url: object) -> str:
@@ -91,4 +124,4 @@ DEFAULT_URL = "sqlite:///tokenmem.db"
 
 def default_url() -> str:
     """The database where none is named: TOKENMEM_URL, else a file in the working directory."""
-    return os.environ.get("TOKENMEM_URL") or DEFAULT_URL
+    return os.environ.get("TOKENMEM_URL", "").strip() or DEFAULT_URL

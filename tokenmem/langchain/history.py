@@ -52,7 +52,10 @@ class History:
             if row[0] <= last or row[0] not in left_out
         ]
         cost = sum(row[5] for row in rows)
-        return replace(self.snapshot, loaded=replace(loaded, rows=StoredRows(rows), cost=cost))
+        return replace(
+            self.snapshot,
+            loaded=replace(loaded, rows=StoredRows(rows, loaded.rows.conversation_id), cost=cost),
+        )
 
     def newest(self, token_limit: int, start_on: StartOn) -> list[Message]:
         """The messages that fit the limit, in order; none where not even the pinned ones fit."""

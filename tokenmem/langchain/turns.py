@@ -352,7 +352,8 @@ class _ChainTurns(Turns):
                 raise
             rows = [] if new else list(self._asked)
             cost, count = sum(row[5] for row in rows), found.loaded.message_count
-            said = replace(EMPTY, rows=StoredRows(rows), cost=cost, total_tokens=cost, message_count=count)
+            stored = StoredRows(rows, found.loaded.rows.conversation_id)
+            said = replace(EMPTY, rows=stored, cost=cost, total_tokens=cost, message_count=count)
             return (yield from super().open(request, replace(found, loaded=said), new, counter))
 
 

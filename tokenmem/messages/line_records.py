@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from tokenmem.errors import InvalidArgument
+from tokenmem.messages.message import KINDS, ROLES
 from tokenmem.messages.values import JSONObject, JSONValue, check_json, moment_of
 
 Kind = Literal["number", "count", "time", "text", "json"]
@@ -74,6 +75,24 @@ RECORDS: Mapping[str, Shape] = {
 }
 """The lists of rows that a line may hold."""
 
+
+def _is_object(value: JSONValue) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list_of_positions(value: JSONValue) -> bool:
+    return isinstance(value, list) and all(_is_of("number", each, "") for each in value)
+
+
+_MUST_BE: Mapping[str, tuple[Callable[[JSONValue], bool], str]] = {
+    "role": (ROLES.__contains__, f"one of {', '.join(ROLES)}"),
+    "kind": (KINDS.__contains__, f"one of {', '.join(KINDS)}"),
+    "payload": (_is_object, "an object"),
+    "options": (_is_object, "an object"),
+    "metadata": (_is_object, "an object"),
+    "pinned": (_is_list_of_positions, "a list of positions"),
+    "changes": (lambda value: isinstance(value, list), "a list"),
+}
 _LARGEST = {"number": 2**62, "count": 2**31 - 1}
 
 
@@ -120,6 +139,8 @@ def _check_record(
         )  # each alone: a message that nests as deep as it may is one too
         if value is not None and not _is_of(kind, value, f"{where}.{column}"):
             raise InvalidArgument(f"{where}.{column} is {value!r:.40}; it must be a {kind}")
+        if value is not None and column in _MUST_BE and not _MUST_BE[column][0](value):
+            raise InvalidArgument(f"{where}.{column} is wrong; it must be {_MUST_BE[column][1]}")
 
 
 def _is_of(kind: Kind, value: JSONValue, where: str) -> bool:

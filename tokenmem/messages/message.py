@@ -6,13 +6,19 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.unstorable import ESCAPED, scrubbed, unescaped
 from tokenmem.messages.values import JSONObject, JSONValue
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+ROLES: tuple[str, ...] = get_args(Role)
+"""Who can speak."""
+
+KINDS = ("message", "tool_call", "tool_result", "reasoning", "other")
+"""What a message can be."""
+
 PARTIAL = "tokenmem_partial"
 """The key in a payload that marks a reply which was cut off, so that only its part is stored. Never sent.
 

@@ -6,15 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.foreign import fields_of_object, translated
 from tokenmem.messages.items import is_item_without_role, item_role_and_kind
 from tokenmem.messages.message import (
     OPAQUE,
+    ROLES,
     Message,
-    Role,
     is_escaped,
     is_opaque,
     marked_partial,
@@ -24,8 +24,6 @@ from tokenmem.messages.message import (
 )
 from tokenmem.messages.unstorable import ESCAPED, escaped, holds_unstorable, scrubbed, unescaped
 from tokenmem.messages.values import JSONObject, check_json, checked_moment, is_plain
-
-ROLES: tuple[str, ...] = get_args(Role)
 
 Unstorable = Literal["refuse", "escape"]
 """What becomes of a message with characters that databases cannot hold (`messages.unstorable`)."""
@@ -225,9 +223,20 @@ def _check_fields(message: Message, where: str, *, any_text: bool) -> None:
 def _role(message: JSONObject, where: str) -> str:
     role = message.get("role")
     if role not in ROLES:
-        shown = repr(role)[:40] if "role" in message else "missing"
+        shown = _described(role) if "role" in message else "missing"
         raise InvalidMessage(f"{where}: the role is {shown}; use one of {', '.join(ROLES)}")
     return ROLES[ROLES.index(role)]  # the text itself, where an Enum of the caller's equals it
+
+
+def _described(role: object) -> str:
+    """A wrong role without what it says, which may be a text in the wrong place; and one that it is like."""
+    if not isinstance(role, str):
+        return "None" if role is None else f"a {type(role).__name__}"
+    from difflib import get_close_matches  # only for errors: to import it takes as long as to open a store
+
+    like = get_close_matches(role.strip().lower()[:40], ROLES, n=1, cutoff=0.75)
+    hint = f", much like {like[0]!r}" if like else ""
+    return f"a string of {len(role):,} characters that is none{hint}"
 
 
 def _content(message: JSONObject, where: str) -> object:

@@ -13,9 +13,9 @@ from tokenmem.database.statements import Scope, Statement, with_pieces
 from tokenmem.errors import ConversationNotFound, IdempotencyConflict, PositionConflict
 from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import JSONObject, dump_json, load_json
+from tokenmem.messages.values import JSONObject, dump_json
 from tokenmem.models import Appended
-from tokenmem.operations import insert
+from tokenmem.operations import damage, insert
 from tokenmem.operations.rows import first_revision, no_conversation
 from tokenmem.operations.together import Change, take_and_change
 
@@ -161,7 +161,10 @@ _SET_METADATA = Statement("UPDATE {conversations} SET metadata = :metadata WHERE
 def merge_metadata(connection: sa.Connection, scope: Scope, conversation_id: str, given: JSONObject) -> None:
     """Set these keys of a conversation's metadata, whose row the transaction has changed before."""
     (stored,) = _METADATA.fetch(connection, scope, {"id": conversation_id})[0]
-    merged = dump_json(load_json(stored or "{}") | given)
+    known = damage.loaded(stored or "{}")
+    if not isinstance(known, dict):
+        raise damage.damaged(conversation_id, "", "metadata", "JSON object")
+    merged = dump_json(known | given)
     if merged != stored:
         _SET_METADATA.run(connection, scope, {"id": conversation_id, "metadata": merged})
 

@@ -12,6 +12,7 @@ from tokenmem.database.statements import Parameters, Row, Scope, Statement
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import dump_json, load_json
 from tokenmem.models import LLMCall, Window
+from tokenmem.operations import damage
 from tokenmem.operations.rows import NO_BOUND, as_stored, messages_of, no_conversation, utc
 
 UNFINISHED = "not ended: the call is running, or its process died"
@@ -47,7 +48,14 @@ class FinishedCall:
 
 
 def call_of(conversation_id: str, columns: Row) -> LLMCall:
-    """A call from `{call_columns}`."""
+    """A call from `{call_columns}`.
+
+    Raises:
+        DatabaseError: the row is damaged.
+    """
+    number = f"call {columns[0]}" if damage.is_integer(columns[0]) else "a call"
+    if (error := damage.find(conversation_id, number, damage.CALL, columns)) is not None:
+        raise error
     *told, created_at, revision, api, token_limit, options, metadata, cache_write_tokens, pinned, changes = (
         columns
     )
@@ -95,9 +103,10 @@ def reply_of(connection: sa.Connection, scope: Scope, call: LLMCall) -> tuple[Wi
     reply_first = call.reply_position or 0
     reply_last = reply_first + (call.reply_messages or 1) - 1
     request = {"id": call.conversation_id, "first": first, "last": last}
-    sent = messages_of(_sent(connection, scope, call, request))
+    sent = messages_of(_sent(connection, scope, call, request), call.conversation_id)
     reply = messages_of(
-        _BETWEEN.fetch(connection, scope, request | {"first": reply_first, "last": reply_last})
+        _BETWEEN.fetch(connection, scope, request | {"first": reply_first, "last": reply_last}),
+        call.conversation_id,
     )
     tokens = sum(message.token_count for message in sent)
     return Window(tuple(sent), tokens, tokens, first, last, 0), reply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from tokenmem.messages.json_lines import ConversationLine
 from tokenmem.messages.line_records import RECORDS, Kind
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject, load_json, moment_text
+from tokenmem.operations import damage
 from tokenmem.operations.rows import conversation_of, no_conversation, utc
 from tokenmem.operations.stored import between
 
@@ -125,14 +126,33 @@ def records(
     request = {"id": conversation_id, "limit": PAGE}
     request |= {f"after_{number}": value for number, value in enumerate(after)}
     columns = RECORDS[name][0]
-    return [_record(columns, row) for row in _PAGES[name].fetch(connection, scope, request)]
+    keys = RECORDS[name][2]
+    rows = _PAGES[name].fetch(connection, scope, request)
+    return [_record(columns, row, conversation_id, _place(name, row[:keys])) for row in rows]
 
 
-def _record(columns: Mapping[str, Kind], row: Row) -> JSONObject:
+def _place(name: str, key: Row) -> str:
+    return name if not all(map(damage.is_integer, key)) else f"{name} {', '.join(map(str, key))}"
+
+
+_CHECKS: Mapping[Kind, tuple[Callable[[object], bool], str]] = {
+    "number": (damage.is_integer, "integer"),
+    "count": (damage.is_integer, "integer"),
+    "time": (damage.is_moment, "time"),
+    "text": (damage.is_text, "text"),
+    "json": (damage.is_json, "JSON"),
+}
+
+
+def _record(columns: Mapping[str, Kind], row: Row, conversation_id: str, place: str) -> JSONObject:
     record: JSONObject = {}
     for (column, kind), value in zip(columns.items(), row, strict=True):
-        if value is not None:
-            record[column] = _READERS[kind](value) if kind in _READERS else value
+        if value is None:
+            continue
+        check, what = _CHECKS[kind]
+        if not check(value):
+            raise damage.damaged(conversation_id, place, column, what)
+        record[column] = _READERS[kind](value) if kind in _READERS else value
     return record
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Scope, Statement
@@ -13,6 +15,8 @@ REACH = 200
 """The newest messages among which open calls are looked for."""
 
 # A result stands behind its call: what the newest messages hold is enough to pair their calls.
+_POSITION = operator.attrgetter("position")
+
 _NEWEST_STEPS = Statement("""
 SELECT {message_columns}
 FROM {conversations} c LEFT JOIN (
@@ -35,7 +39,8 @@ def open_tool_calls(connection: sa.Connection, scope: Scope, conversation_id: st
     rows = _NEWEST_STEPS.fetch(connection, scope, request)
     if not rows:
         raise no_conversation(conversation_id, scope)
-    messages = messages_of(sorted(row for row in rows if row[0] is not None))
+    messages = messages_of([row for row in rows if row[0] is not None], conversation_id)
+    messages.sort(key=_POSITION)
     results = results_of_calls(messages)
     return [
         OpenToolCall(call.id, call.name, call.arguments, call.custom, message.position)

@@ -6,16 +6,17 @@ the idempotency keys whose time is over (`purge_keys`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Parameters, Scope, Statement
+from tokenmem.database.statements import Parameters, Scope, Statement, with_pieces
 from tokenmem.errors import ConversationNotFound
 from tokenmem.models import Conversation, Purged
-from tokenmem.operations import several, versions
+from tokenmem.operations import several, usage, versions
 from tokenmem.operations.calls import LEASE
 from tokenmem.operations.rows import lock_conversation, read_conversation
 
@@ -57,7 +58,16 @@ _DELETE_UP_TO = [
     Statement("""
 DELETE FROM {append_keys} WHERE conversation_id = :id AND last_position <= :position AND NOT EXISTS (
     SELECT 1 FROM {llm_calls} l WHERE l.conversation_id = :id AND l.number = call_number
-        AND (l.reply_position > :position OR l.alive_at IS NOT NULL))
+        AND (l.reply_position > :position OR l.alive_at > {lease_ago}))
+"""),
+    # A call of which nothing stays, and then what no call has sent that does: the instructions and tools.
+    Statement(
+        "DELETE FROM {llm_calls} AS l WHERE l.conversation_id = :id AND {all_gone}",
+        all_gone=with_pieces(usage.ALL_GONE, up_to=":position"),
+    ),
+    Statement("""
+DELETE FROM {call_prompts} AS p WHERE p.conversation_id = :id AND NOT EXISTS (
+    SELECT 1 FROM {llm_calls} l WHERE l.conversation_id = :id AND l.prompt_digest = p.digest)
 """),
     Statement("""
 UPDATE {conversations} SET message_count = message_count - :removed, revision = revision + 1 WHERE id = :id
@@ -81,15 +91,40 @@ def purge(
     request = _request(scope, after, older_than)
     statement = _FIND_AGED[by, scope.owner is not None]
     ids = [row[0] for row in statement.fetch(connection, scope, request)]
-    messages, whole = 0, []
-    for conversation_id in ids:
-        found = _purge_one(connection, scope, conversation_id, older_than, by, dry_run)
-        messages += found.messages
-        if found.conversations:
-            whole.append(conversation_id)
-    if whole and not dry_run:
-        several.remove(connection, scope, whole)
-    return PurgeStep(Purged(len(whole), messages), ids[-1] if len(ids) == BATCH else None)
+    found = {each: _old_of(connection, scope, each, older_than, by, dry_run) for each in ids}
+    old = {each: found[each] for each in ids if found[each].messages or found[each].whole}
+    if old and not dry_run:
+        _remove(connection, scope, old)
+    purged = Purged(sum(each.whole for each in old.values()), sum(each.messages for each in old.values()))
+    return PurgeStep(purged, ids[-1] if len(ids) == BATCH else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """What is old in a conversation.
+
+    Attributes:
+        messages: how many messages.
+        position: up to which position they stand.
+        whole: whether that is all of it, and nobody has changed it since.
+    """
+
+    messages: int = 0
+    position: int = 0
+    whole: bool = False
+
+
+def _remove(connection: sa.Connection, scope: Scope, old: Mapping[str, _Old]) -> None:
+    """Remove what is old of locked conversations; what calls cost is kept first, by one statement."""
+    up_to = {each: usage.EVERYTHING if found.whole else found.position for each, found in old.items()}
+    usage.fold_up_to(connection, scope, up_to, LEASE)
+    for conversation_id, found in old.items():
+        if not found.whole:
+            change = {"id": conversation_id, "position": found.position, "removed": found.messages}
+            for statement in _DELETE_UP_TO:
+                statement.run(connection, scope, change | {"lease": LEASE})
+    if whole := [each for each, found in old.items() if found.whole]:
+        several.erase(connection, scope, whole)
 
 
 def _request(scope: Scope, after: str, age: timedelta) -> dict[str, object]:
@@ -102,43 +137,38 @@ def _request(scope: Scope, after: str, age: timedelta) -> dict[str, object]:
     }
 
 
-def _purge_one(
+def _old_of(
     connection: sa.Connection,
     scope: Scope,
     conversation_id: str,
     older_than: timedelta,
     by: str,
     dry_run: bool,
-) -> Purged:
-    """What is old in a conversation: it goes, unless that is all of it; then the conversation is locked.
+) -> _Old:
+    """What is old in a conversation, which is then locked.
 
     Look without the lock first: most conversations have nothing to purge, and appends need not wait.
     """
     request = {"id": conversation_id, "seconds": older_than.total_seconds(), "behind_all": 2**62}
     with suppress(ConversationNotFound):  # another process has removed it meanwhile
         conversation = read_conversation(connection, scope, conversation_id)
-        found, _ = _aged(connection, scope, conversation, by, request)
-        if dry_run or found == Purged(0, 0):
+        found = _aged(connection, scope, conversation, by, request)
+        if dry_run or found == _Old():
             return found
         conversation = lock_conversation(connection, scope, conversation_id)
-        found, position = _aged(connection, scope, conversation, by, request)
-        if found.messages and not found.conversations:
-            change = {"id": conversation_id, "position": position, "removed": found.messages}
-            for statement in _DELETE_UP_TO:
-                statement.run(connection, scope, change)
-        return found
-    return Purged(0, 0)
+        return _aged(connection, scope, conversation, by, request)
+    return _Old()
 
 
 def _aged(
     connection: sa.Connection, scope: Scope, conversation: Conversation, by: str, request: Parameters
-) -> tuple[Purged, int]:
-    """What there is to purge in a conversation, and up to which position."""
+) -> _Old:
+    """What there is to purge in a conversation."""
     if conversation.keep:
-        return Purged(0, 0), 0
+        return _Old()
     old, position = _COUNT_OLD[by].fetch(connection, scope, request)[0]
     untouched = bool(_UNTOUCHED.fetch(connection, scope, request))
-    return Purged(int(old == conversation.message_count and untouched), old), position
+    return _Old(old, position, old == conversation.message_count and untouched)
 
 
 # A call whose process lives may take its time: its reply still has to find the conversation.

@@ -83,7 +83,7 @@ def messages(
     if not rows:
         raise no_conversation(conversation_id, scope)
     rows = [row for row in rows if row[0] is not None]
-    found = messages_of(rows) if payload else messages_without_payload(rows)
+    found = (messages_of if payload else messages_without_payload)(rows, conversation_id)
     found.sort(key=_POSITION, reverse=newest_first)  # as they come, but that is no promise
     return found
 

@@ -66,7 +66,7 @@ def pop(
         raise MessageNotFound(
             f"conversation {conversation_id!r} holds no message that could be popped; append one first"
         )
-    newest = messages_of(rows)[0]
+    newest = messages_of(rows, conversation_id)[0]
     if expected_position not in (None, newest.position):
         raise PositionConflict(
             conversation_id,

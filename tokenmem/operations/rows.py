@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,8 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Row, Scope, Statement
-from tokenmem.errors import ConversationNotFound
+from tokenmem.errors import ConversationNotFound, DatabaseError
 from tokenmem.messages.message import (
+    KINDS,
+    ROLES,
     Message,
     MessageFields,
     MessageWithoutPayload,
@@ -20,6 +23,7 @@ from tokenmem.messages.message import (
 )
 from tokenmem.messages.values import JSONObject, dump_json, load_json, moment_text
 from tokenmem.models import Conversation
+from tokenmem.operations import damage
 
 NO_BOUND = 2**62
 """Above every position, number and count of rows: the limit where there is none."""
@@ -28,8 +32,55 @@ _ORIGIN = datetime(2000, 1, 1)
 _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
 
-def messages_of(rows: Sequence[Row]) -> list[Message]:
-    """Messages from `{message_columns}`; a hot path, since a long window has thousands."""
+_ROLE, _KIND, _COST = map(operator.itemgetter, (1, 2, 5))
+_ROLES, _KINDS = frozenset(ROLES), frozenset(KINDS)
+
+
+def check_rows(rows: Sequence[Row], conversation_id: str) -> None:
+    """Check what of rows of `{message_columns}` is worked with as it came; a hot path.
+
+    Raises:
+        DatabaseError: a role, a kind or a number of tokens is damaged.
+    """
+    try:
+        if set(map(_ROLE, rows)) <= _ROLES and set(map(_KIND, rows)) <= _KINDS:
+            sum(
+                map(_COST, rows)
+            )  # of what is no number there is no sum: half of what a look at the types takes
+            return
+    except TypeError:
+        pass
+    raise damaged_row(rows, conversation_id)
+
+
+def damaged_row(rows: Sequence[Row], conversation_id: str) -> DatabaseError:
+    """The error of rows of `{message_columns}` of which one is known to be damaged."""
+    error = damage.find_in_messages(conversation_id, rows)
+    return error or damage.damaged(conversation_id, "a message", "position", "integer")
+
+
+def messages_of(rows: Sequence[Row], conversation_id: str) -> list[Message]:
+    """Messages from `{message_columns}`.
+
+    Raises:
+        DatabaseError: a row is damaged.
+    """
+    check_rows(rows, conversation_id)
+    return _messages_of_checked(rows, conversation_id)
+
+
+def _messages_of_checked(rows: Sequence[Row], conversation_id: str) -> list[Message]:
+    try:
+        return _made(rows)
+    except damage.UNREADABLE:
+        error = damage.find_in_messages(conversation_id, rows)
+        if error is None:
+            raise
+    raise error  # out here, so that it does not carry the other one, which has the text
+
+
+def _made(rows: Sequence[Row]) -> list[Message]:
+    """A hot path, since a long window has thousands."""
     made: list[Any] = list(map(object.__new__, repeat(MessageFields, len(rows))))
     in_text, parse = rows and isinstance(rows[0][7], str), datetime.fromisoformat
     for message, row in zip(made, rows, strict=True):
@@ -44,8 +95,8 @@ def messages_of(rows: Sequence[Row]) -> list[Message]:
             created_at,
             metadata,
         ) = row
-        message.payload = None if payload is None else load_json(payload)
-        message.metadata = None if metadata is None else load_json(metadata)
+        message.payload = None if payload is None else load_object(payload)
+        message.metadata = None if metadata is None else load_object(metadata)
         message.pinned = pinned == 1
         # The difference and the sum take a fifth of what replace(tzinfo=UTC) takes.
         message.created_at = parse(created_at) if in_text else _ORIGIN_IN_UTC + (created_at - _ORIGIN)
@@ -53,9 +104,22 @@ def messages_of(rows: Sequence[Row]) -> list[Message]:
     return made
 
 
-def messages_without_payload(rows: Sequence[Row]) -> list[Message]:
+def load_object(text: str) -> JSONObject:
+    """A JSON object that a column holds.
+
+    Raises:
+        ValueError: it holds none; the text of the error may be that of the column.
+    """
+    value = load_json(text)
+    if value.__class__ is not dict:
+        raise ValueError("no object")
+    found: JSONObject = value
+    return found
+
+
+def messages_without_payload(rows: Sequence[Row], conversation_id: str) -> list[Message]:
     """Messages from `{message_columns}` without their payloads, and behind these whether they have one."""
-    made = messages_of([row[:-1] for row in rows])
+    made = messages_of([row[:-1] for row in rows], conversation_id)
     for message, row in zip(made, rows, strict=True):
         if row[-1]:
             object.__setattr__(message, "__class__", MessageWithoutPayload)
@@ -63,31 +127,43 @@ def messages_without_payload(rows: Sequence[Row]) -> list[Message]:
 
 
 class StoredRows:
-    """Rows of `{message_columns}`, in order, of which messages are made when they are needed."""
+    """Checked rows of `{message_columns}`, in order, of which messages are made when they are needed.
 
-    __slots__ = ("_made", "rows")
+    Attributes:
+        rows: the rows, as `check_rows` lets them pass.
+        conversation_id: whose they are, for the error that tells of a damaged one.
+    """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    __slots__ = ("_made", "conversation_id", "rows")
+
+    def __init__(self, rows: Sequence[Row], conversation_id: str) -> None:
         self.rows = rows
+        self.conversation_id = conversation_id
         self._made: list[Message] | None = None
 
-    def __reduce__(self) -> tuple[type[StoredRows], tuple[Sequence[Row]]]:
-        return StoredRows, (self.rows,)
+    def __reduce__(self) -> tuple[type[StoredRows], tuple[Sequence[Row], str]]:
+        return StoredRows, (self.rows, self.conversation_id)
 
     def messages(self) -> list[Message]:
-        """The messages."""
+        """The messages. Raises DatabaseError where a row is damaged."""
         if self._made is None:
-            self._made = messages_of(self.rows)
+            self._made = _messages_of_checked(self.rows, self.conversation_id)
         return self._made
 
     def to_openai(self) -> list[JSONObject]:
-        """The messages as OpenAI's chat API takes them."""
-        return [
-            {"role": role, "content": content}
-            if payload is None
-            else provider_message(role, content, load_json(payload))
-            for _, role, _, content, payload, _, _, _, _ in self.rows
-        ]
+        """The messages as OpenAI's chat API takes them. Raises DatabaseError where a row is damaged."""
+        try:
+            return [
+                {"role": role, "content": content}
+                if payload is None
+                else provider_message(role, content, load_object(payload))
+                for _, role, _, content, payload, _, _, _, _ in self.rows
+            ]
+        except damage.UNREADABLE:
+            error = damage.find_in_messages(self.conversation_id, self.rows)
+            if error is None:
+                raise
+        raise error  # out here, so that it does not carry the other one, which has the text
 
     def plain(self) -> list[JSONObject] | None:
         """The messages where each is a role and a text alone; None where one is more, or says nothing."""
@@ -98,14 +174,29 @@ class StoredRows:
 
 
 def conversation_of(row: Row) -> Conversation:
-    """A conversation from `{conversation_columns}`."""
+    """A conversation from `{conversation_columns}`.
+
+    Raises:
+        DatabaseError: the row is damaged.
+    """
+    try:
+        made = _conversation_of(row)
+        if set(map(type, row[5:8])) <= {int}:
+            return made
+    except damage.UNREADABLE:
+        pass
+    error = damage.find(row[0], "", damage.CONVERSATION, row)
+    raise error or damage.damaged(row[0], "", "metadata", "JSON object")
+
+
+def _conversation_of(row: Row) -> Conversation:
     id_, owner, title, metadata, counter, last_position, count, tokens, created_at, updated_at = row[:10]
     parent_id, forked_at, archived_at, keep = row[10:]
     return Conversation(
         id_,
         owner,
         title,
-        load_json(metadata or "{}"),
+        load_object(metadata or "{}"),
         counter,
         last_position,
         count,

@@ -13,6 +13,7 @@ from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONValue, load_json
 from tokenmem.models import Appended
 from tokenmem.operations.calls import LEASE
+from tokenmem.operations.damage import damaged, is_integer
 from tokenmem.operations.rows import NO_BOUND
 from tokenmem.operations.window import (
     LEAST_BEFORE,
@@ -181,14 +182,29 @@ def take(
     if not rows:
         return None
     facts = take_fact_row(rows)
-    last_position, revision, token_counter, last_call, newest_reply = load_json(facts[3])
-    known = None if facts[4] is None else _known_key(load_json(facts[4]), total_tokens=facts[5])
+    total_tokens = facts[5]
     if facts[5] is None:  # nothing is left of what it should end with
         facts = (*facts[:5], 0, *facts[6:])
+    told = load_json(facts[3])
+    last_position, revision, token_counter, last_call, newest_reply = told
+    for column, value in zip(("last_position", "revision"), told, strict=False):
+        _check_integer(conversation_id, column, value)
+    _check_integer(conversation_id, "last_call", last_call)
+    known = None
+    if facts[4] is not None:
+        of_key = load_json(facts[4])
+        for column, value in zip(("first_position", "last_position"), of_key, strict=False):
+            _check_integer(conversation_id, f"{column} of append_keys", value)
+        known = _known_key(of_key, total_tokens=total_tokens)
     asked = known or stored
     asked_from, new = (NO_BOUND, new) if asked is None else (asked.first_position, ())
     loaded = loaded_of(connection, scope, request, rows, facts, new, asked_from)
     return Snapshot(loaded, last_position, revision, token_counter, newest_reply or 0, known, last_call)
+
+
+def _check_integer(conversation_id: str, column: str, value: object) -> None:
+    if not is_integer(value):
+        raise damaged(conversation_id, "", column, "integer")
 
 
 def _known_key(facts: JSONValue, *, total_tokens: int | None) -> KnownKey:

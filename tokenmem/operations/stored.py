@@ -47,7 +47,7 @@ def message(connection: sa.Connection, scope: Scope, conversation_id: str, posit
     *columns, last_position = rows[0]
     if columns[0] is None:
         raise no_message(conversation_id, position, last_position)
-    return messages_of([tuple(columns)])[0]
+    return messages_of([tuple(columns)], conversation_id)[0]
 
 
 def message_at(connection: sa.Connection, scope: Scope, conversation: Conversation, position: int) -> Message:
@@ -59,7 +59,7 @@ def message_at(connection: sa.Connection, scope: Scope, conversation: Conversati
     rows = _AT.fetch(connection, scope, {"id": conversation.id, "position": position})
     if not rows:
         raise no_message(conversation.id, position, conversation.last_position)
-    return messages_of(rows)[0]
+    return messages_of(rows, conversation.id)[0]
 
 
 def between(
@@ -73,7 +73,7 @@ def between(
     """The messages with after < position <= last, the oldest `limit` of them; the owner is known."""
     request = {"id": conversation_id, "after": after, "last": last}
     request["limit"] = NO_BOUND if limit is None else limit
-    return messages_of(_BETWEEN.fetch(connection, scope, request))
+    return messages_of(_BETWEEN.fetch(connection, scope, request), conversation_id)
 
 
 def no_message(conversation_id: str, position: int, last_position: int) -> MessageNotFound:

@@ -16,8 +16,10 @@ from functools import lru_cache
 import sqlalchemy as sa
 
 from tokenmem.database.statements import Parameters, Row, Scope, Statement
+from tokenmem.errors import DatabaseError
 from tokenmem.messages.message import Message
 from tokenmem.operations import insert
+from tokenmem.operations.damage import REMEDY, is_moment
 from tokenmem.operations.rows import utc
 
 _GIVEN = """FROM (SELECT :taken_position AS taken_position, :taken_call AS taken_call,
@@ -62,7 +64,11 @@ class Taken:
 
     @property
     def moment(self) -> datetime:
-        """When, in UTC."""
+        """When, in UTC. Raises DatabaseError where the conversation's time is damaged."""
+        if not is_moment(self.taken_at):
+            raise DatabaseError(
+                f"the column updated_at of the conversation is damaged, it holds no time; {REMEDY}"
+            )
         return utc(self.taken_at)
 
 

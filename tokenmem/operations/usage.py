@@ -6,12 +6,16 @@ together, one statement, finds each call once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
 import sqlalchemy as sa
 
 from tokenmem.database.statements import RECENT, Scope, Statement, with_pieces
+from tokenmem.errors import DatabaseError
+from tokenmem.messages.values import dump_json
 from tokenmem.models import Usage
+from tokenmem.operations.damage import REMEDY, is_day, is_integer
 
 COUNTS = (
     *("calls", "failed_calls", "estimated_calls", "input_tokens", "cached_tokens", "cache_write_tokens"),
@@ -40,22 +44,52 @@ _SUMS = ", ".join(f"CAST(sum({name}) AS bigint)" for name in COUNTS)
 _ADD = ",\n    ".join(f"{name} = u.{name} + excluded.{name}" for name in COUNTS)
 
 # In the order of the key, so that of two processes that fold neither waits for the other in turn.
-_FOLD = Statement(
-    """
+_FOLD_TEXT = """
 INSERT INTO {usage_kept} AS u (owner, day, model, {names})
 SELECT owner, day, model, {sums} FROM (
     SELECT COALESCE(c.owner, '') AS owner, {call_day} AS day, l.model AS model, {of_call}
-    FROM {conversations} c CROSS JOIN {llm_calls} l
-    WHERE c.id {one_of_ids} AND l.conversation_id = c.id
+    {from_calls}
 ) AS used
 WHERE true GROUP BY owner, day, model ORDER BY owner, day, model
 ON CONFLICT (owner, day, model) DO UPDATE SET {add}
-""",
-    of_call=_OF_CALL,
-    names=_NAMES,
-    sums=_SUMS,
-    add=_ADD,
-)
+"""
+
+
+def _fold_statement(from_calls: str, **pieces: str) -> Statement:
+    text = with_pieces(_FOLD_TEXT, from_calls=with_pieces(from_calls, **pieces))
+    return Statement(text, of_call=_OF_CALL, names=_NAMES, sums=_SUMS, add=_ADD)
+
+
+_FOLD = _fold_statement("""FROM {conversations} c CROSS JOIN {llm_calls} l
+    WHERE c.id {one_of_ids} AND l.conversation_id = c.id""")
+
+ALL_GONE = """(l.alive_at IS NULL OR l.alive_at <= {lease_ago})
+    AND COALESCE(l.last_position, l.reply_position) IS NOT NULL
+    AND COALESCE(l.last_position, 0) <= {up_to}
+    AND COALESCE(l.reply_position + COALESCE(l.reply_messages, 1) - 1, 0) <= {up_to}"""
+"""Of a call `l` nothing stays behind a position: neither what it sent nor its reply; and it does not run."""
+
+EVERYTHING = 2**62
+"""Above every position: up to here all calls go, whatever they sent."""
+
+_FOLD_UP_TO_TEXT = """FROM {removed} JOIN {conversations} c ON c.id = r.id CROSS JOIN {llm_calls} l
+    WHERE l.conversation_id = c.id AND (r.position = {everything} OR {all_gone})"""
+_FOLD_UP_TO = {
+    dialect: _fold_statement(
+        _FOLD_UP_TO_TEXT,
+        removed=removed,
+        everything=str(EVERYTHING),
+        all_gone=with_pieces(ALL_GONE, up_to="r.position"),
+    )
+    for dialect, removed in (
+        ("postgresql", "unnest(CAST(:ids AS text[]), CAST(:positions AS bigint[])) AS r (id, position)"),
+        (
+            "sqlite",
+            "(SELECT i.value AS id, p.value AS position FROM json_each(:ids) i "
+            "JOIN json_each(:positions) p ON p.key = i.key) AS r",
+        ),
+    )
+}
 
 
 def fold(connection: sa.Connection, scope: Scope, ids: list[str] | str) -> None:
@@ -67,6 +101,23 @@ def fold(connection: sa.Connection, scope: Scope, ids: list[str] | str) -> None:
         ids: the conversations, by `several.ids_of`.
     """
     _FOLD.run(connection, scope, {"ids": ids})
+
+
+def fold_up_to(connection: sa.Connection, scope: Scope, removed: Mapping[str, int], lease: int) -> None:
+    """Keep what those calls cost that go with the messages up to a position; like `fold`, and instead of it.
+
+    Args:
+        connection: in the transaction that removes them, before it has removed any message.
+        scope: the schema.
+        removed: up to which position, for each of these locked conversations; EVERYTHING for all calls.
+        lease: seconds after which a call without a sign of life counts as dead.
+    """
+    ids, positions = list(removed), list(removed.values())
+    given: tuple[object, object] = (ids, positions)
+    if connection.dialect.name == "sqlite":
+        given = (dump_json(ids), dump_json(positions))
+    request = {"ids": given[0], "positions": given[1], "lease": lease}
+    _FOLD_UP_TO[connection.dialect.name].run(connection, scope, request)
 
 
 _ERASE = "DELETE FROM {usage_kept} WHERE owner = :owner"
@@ -96,6 +147,9 @@ def give_away(connection: sa.Connection, scope: Scope, owner: str, to: str) -> N
         statement.run(connection, scope, {"owner": owner, "to": to})
 
 
+LARGEST = 2**63 - 1
+"""Of a column; what is greater is text, which SQLite takes for more than every number."""
+
 _NEGATIVE = Statement(
     """
 SELECT owner, day, model, {names} FROM {usage_kept}
@@ -103,17 +157,18 @@ WHERE (CAST(:owner AS text) IS NULL OR owner = :owner) AND ({any_negative})
 ORDER BY owner, day, model
 """,
     names=_NAMES,
-    any_negative=" OR ".join(f"{name} < 0" for name in COUNTS),
+    any_negative=" OR ".join(f"{name} < 0 OR {name} > {LARGEST}" for name in COUNTS),
 )
 
 
 def damage(connection: sa.Connection, scope: Scope) -> list[str]:
     """What cannot be in the sums that are kept, in words."""
     return [
-        f"usage kept of owner {owner!r}, {day}, {model}: {name} is {count}"
+        f"usage kept of owner {owner!r:.300}, {day if is_day(day) else 'no day'}, {model!r:.80}: {name} is "
+        f"{count if is_integer(count) else 'no integer'}"
         for owner, day, model, *counts in _NEGATIVE.fetch(connection, scope, {"owner": scope.owner})
         for name, count in zip(COUNTS, counts, strict=True)
-        if count < 0
+        if not is_integer(count) or count < 0
     ]
 
 
@@ -195,8 +250,13 @@ def _request(dialect: str, scope: Scope, since: date | None, until: date | None)
 
 
 def _usage_of(by: str, key: str, *counts: int) -> Usage:
+    day = date.fromisoformat(key) if by == "day" and is_day(key) else None
+    if by == "day" and day is None:
+        raise DatabaseError(
+            f"the column created_at of a call, or day of usage_kept, is damaged, it holds no day; {REMEDY}"
+        )
     return Usage(
-        date.fromisoformat(key) if by == "day" else None,
+        day,
         key if by == "model" else None,
         (key or None) if by == "owner" else None,
         *counts,

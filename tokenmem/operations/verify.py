@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from tokenmem.database.statements import Scope, Statement
 from tokenmem.models import Problem
 from tokenmem.operations import usage
+from tokenmem.operations.damage import is_integer
+from tokenmem.operations.verify_columns import damaged_columns
 
 BATCH = 1000
 """Conversations that one statement looks at, at most."""
@@ -112,7 +114,10 @@ _VERIFY_REST_OF_ROWS = Statement(_CHECK_ROWS.replace("AND c.id <= :last", ""))
 
 
 def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
-    """Every place where totals, counts, positions or times do not agree, by conversation and position.
+    """Every place where totals, counts, positions or times do not agree or a column is damaged, in order.
+
+    The order is that of the conversations' ids, then of positions, what concerns the conversation as a whole
+    first, then of the details' texts; what is kept of removed conversations comes before all.
 
     The oldest messages may be gone (`purge`): a conversation's first message may have tokens before it.
     """
@@ -125,14 +130,29 @@ def verify(connection: sa.Connection, scope: Scope) -> list[Problem]:
         rows = _VERIFY_REST_OF_ROWS if last is None else _VERIFY_ROWS
         for conversation_id, what, expected, found in rows.fetch(connection, scope, request):
             problems.append(_problem(conversation_id, None, what, expected, found))
+        problems += damaged_columns(connection, scope, request)
     problems += [Problem("", None, detail) for detail in usage.damage(connection, scope)]
     return sorted(problems, key=lambda each: (each.conversation_id, each.position or 0, each.detail))
 
 
 def _problem(
-    conversation_id: str, position: int | None, what: str, expected: object, found: object
+    conversation_id: object, position: object, what: str, expected: object, found: object
 ) -> Problem:
-    return Problem(conversation_id, position, f"{what}: {found} where {expected} was expected")
+    return Problem(
+        conversation_id if isinstance(conversation_id, str) else repr(conversation_id)[:80],
+        position if is_integer(position) else None,
+        f"{what}: {_shown(found)} where {_shown(expected)} was expected",
+    )
+
+
+def _shown(value: object) -> str:
+    """A number or a time; what else somebody has written there may be anything, and is not told."""
+    text = str(value)
+    return text if is_integer(value) or _TIME.fullmatch(text) or text in _WORDS else "something else"
+
+
+_TIME = re.compile(r"[0-9]{4,6}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{8,15}(Z|[+-][0-9:]{2,5})?")
+_WORDS = ("both or none", "one")
 
 
 def _ranges(connection: sa.Connection, scope: Scope) -> Iterator[tuple[str, str | None]]:
@@ -145,7 +165,7 @@ def _ranges(connection: sa.Connection, scope: Scope) -> Iterator[tuple[str, str 
             yield after, None
             return
         for conversation_id, count in rows:
-            last, messages = conversation_id, messages + count
+            last, messages = conversation_id, messages + (count if is_integer(count) else 0)
             if messages >= BATCH_MESSAGES:
                 break
         yield after, last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -13,6 +14,7 @@ from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import digest
 from tokenmem.messages.values import JSONObject, load_json
 from tokenmem.models import MessageVersion
+from tokenmem.operations import damage
 from tokenmem.operations.rows import no_conversation, utc
 
 # Before the edit: the row as it stands, and the revision that the edit is about to make. A content stands
@@ -75,10 +77,26 @@ def versions(
             f"its last position is {rows[0][-1]}"
         )
     kept = groupby((row for row in rows if row[1] is not None), key=lambda row: row[1:5])
-    return [
-        MessageVersion(version, tuple(map(_message_of, parts)), since, replaced, utc(moment))
-        for (version, since, replaced, moment), parts in kept
-    ]
+    return [_version_of(conversation_id, key, list(parts)) for key, parts in kept]
+
+
+_CHECKS: damage.Checks = {
+    name: damage.MESSAGE[name] for name in ("role", "kind", "content", "payload", "token_count")
+}
+
+
+def _version_of(conversation_id: str, key: Row, parts: Sequence[Row]) -> MessageVersion:
+    version, since, replaced, moment = key
+    place = f"message {parts[0][0]}, version {version if damage.is_integer(version) else 'of no number'}"
+    for row in parts:
+        if (error := damage.find(conversation_id, place, _CHECKS, row[5:10])) is not None:
+            raise error
+    for column, value in (("since_revision", since), ("replaced_at_revision", replaced)):
+        if not damage.is_integer(value):
+            raise damage.damaged(conversation_id, place, column, "integer")
+    if not damage.is_moment(moment):
+        raise damage.damaged(conversation_id, place, "replaced_at", "time")
+    return MessageVersion(version, tuple(map(_message_of, parts)), since, replaced, utc(moment))
 
 
 def _message_of(row: Row) -> Message:

@@ -47,6 +47,6 @@ def read(
     if not rows:
         raise no_conversation(conversation_id, scope)
     found = next(row for row in rows if row[0] is not None)
-    messages = messages_of([row[_CONVERSATION_COLUMNS:] for row in rows if row[0] is None])
+    messages = messages_of([row[_CONVERSATION_COLUMNS:] for row in rows if row[0] is None], conversation_id)
     messages.sort(key=_POSITION)
     return conversation_of(found[:_CONVERSATION_COLUMNS]), messages

@@ -20,11 +20,13 @@ from tokenmem.edges import (
 )
 from tokenmem.errors import WindowTooSmall
 from tokenmem.messages.calls import call_ids
-from tokenmem.messages.message import Message
+from tokenmem.messages.message import KINDS, ROLES, Message
 from tokenmem.models import Window
+from tokenmem.operations.damage import damaged, is_integer
 from tokenmem.operations.rows import (
     NO_BOUND,
     StoredRows,
+    damaged_row,
     messages_of,
     no_conversation,
 )
@@ -79,7 +81,8 @@ WHERE c.id = :id AND {owned} AND m.kind = 'tool_call'
 LOOK_BACK = 100
 """Messages before a window among which the call of a late result is looked for."""
 
-_KIND, _COST, _IS_PINNED = map(operator.itemgetter, (2, 5, 6))  # of a row of MESSAGE_COLUMNS
+_ROLE, _KIND, _COST, _IS_PINNED = map(operator.itemgetter, (1, 2, 5, 6))  # of a row of MESSAGE_COLUMNS
+_ROLES, _KINDS, _PLAIN = frozenset(ROLES), frozenset(KINDS), frozenset({"message"})
 
 
 class WindowParameters(TypedDict):
@@ -203,28 +206,46 @@ def loaded_of(
     From `asked_from` on a message is what a turn asks, which comes last even where it is pinned.
     """
     message_count, _, kind_before, _, _, total_tokens, *_ = facts
-    rows.sort()  # by position, which is unique: nothing else is compared
-    pinned: list[Row] = []
-    if any(map(_IS_PINNED, rows)):
-        pinned = [row for row in rows if _IS_PINNED(row) and row[0] < asked_from]
-        rows = [row for row in rows if not _IS_PINNED(row) or row[0] >= asked_from]
-    reserved = sum(map(_COST, pinned))
-    budget = stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved
+    for column, value in (("message_count", message_count), ("total_tokens", total_tokens)):
+        if not is_integer(value):
+            raise damaged(request["id"], "", column, "integer")
+    if (told_apart := _told_apart(rows, asked_from)) is None:
+        raise damaged_row(rows, request["id"])
+    pinned, rows, reserved, cost, kinds = told_apart
     loaded = Loaded(
         message_count,
         kind_before is None,
         total_tokens,
-        budget,
+        stepped_budget(total_tokens, request["limit"], request["stride"]) - reserved,
         reserved,
-        StoredRows(pinned),
-        StoredRows(rows),
-        cost=sum(map(_COST, rows)),
-        plain=kind_before != "reasoning" and set(map(_KIND, rows)) <= {"message"},
+        StoredRows(pinned, request["id"]),
+        StoredRows(rows, request["id"]),
+        cost,
+        plain=kind_before != "reasoning" and kinds <= _PLAIN,
         before=NOTHING,
     )
     if not loaded.plain or any(message.kind != "message" for message in new):
         loaded.before = _before(connection, scope, request, loaded, kind_before, new)
     return loaded
+
+
+_Apart = tuple[list[Row], list[Row], int, int, set[str]]
+
+
+def _told_apart(rows: list[Row], asked_from: int) -> _Apart | None:
+    """Pinned rows, the others, what both cost, and the others' kinds; None where a row is damaged."""
+    pinned: list[Row] = []
+    try:
+        rows.sort()  # by position, which is unique: nothing else is compared
+        if any(map(_IS_PINNED, rows)):
+            pinned = [row for row in rows if _IS_PINNED(row) and row[0] < asked_from]
+            rows = [row for row in rows if not _IS_PINNED(row) or row[0] >= asked_from]
+        reserved, cost = sum(map(_COST, pinned)), sum(map(_COST, rows))
+    except TypeError:  # a position or a cost that is no number
+        return None
+    kinds = set(map(_KIND, rows))
+    known = kinds <= _KINDS and set(map(_ROLE, rows)) <= _ROLES and set(map(_ROLE, pinned)) <= _ROLES
+    return (pinned, rows, reserved, cost, kinds) if known else None
 
 
 def _before(
@@ -248,7 +269,8 @@ def _calls_before(
 ) -> set[str]:
     """The ids of the tool calls shortly before a position: results may come late and out of order."""
     rows = _CALLS_BEFORE.fetch(connection, scope, request | {"before": position, "reach": LOOK_BACK})
-    return {call_id for message in messages_of(rows) for call_id in call_ids(message)}
+    found = messages_of(rows, request["id"])
+    return {call_id for message in found for call_id in call_ids(message)}
 
 
 def _window(loaded: Loaded, start: int, token_limit: int) -> Window:
@@ -258,7 +280,7 @@ def _window(loaded: Loaded, start: int, token_limit: int) -> Window:
         newest = newest[start:]
         cost = sum(map(_COST, newest))
     return Window.of_rows(
-        StoredRows([*pinned, *newest]) if pinned or start else loaded.rows,
+        StoredRows([*pinned, *newest], loaded.rows.conversation_id) if pinned or start else loaded.rows,
         token_count=loaded.reserved + cost,
         token_limit=token_limit,
         first_position=newest[0][0] if newest else 0,
@@ -267,7 +289,7 @@ def _window(loaded: Loaded, start: int, token_limit: int) -> Window:
     )
 
 
-EMPTY = Loaded(0, True, 0, 0, 0, StoredRows([]), StoredRows([]), cost=0, plain=True, before=NOTHING)
+EMPTY = Loaded(0, True, 0, 0, 0, StoredRows([], ""), StoredRows([], ""), cost=0, plain=True, before=NOTHING)
 """What there is of a conversation that does not exist yet."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenmem.database import migrate
-from tokenmem.database.engine import use_write_ahead_log
 from tokenmem.execution.effects import Procedure, Read, Write, perform, with_retries
 from tokenmem.procedures.base import checked_unstorable, resolve_counter
 from tokenmem.procedures.calls import CallProcedures
@@ -49,7 +48,7 @@ class Procedures(
     def upgrade(self, revision: str, own_file: bool) -> Procedure[None]:
         """Create or migrate the tables. `own_file`: whether a SQLite file's journal is ours to choose."""
         if own_file:
-            yield from perform(Read(use_write_ahead_log))
+            yield from perform(Read(lambda connection: migrate.prepare_file(connection, self.scope.schema)))
         yield from with_retries(
             Write(
                 lambda connection: migrate.upgrade(connection, self.scope.schema, revision), takes_long=True

@@ -7,8 +7,9 @@ from datetime import date, datetime, timedelta
 from typing import Concatenate, ParamSpec
 
 from tokenmem.arguments import checked_choice, optional_age, optional_day
+from tokenmem.database.sqlite_files import truncate_log
 from tokenmem.errors import InvalidArgument
-from tokenmem.execution.effects import Procedure
+from tokenmem.execution.effects import Procedure, Read, perform
 from tokenmem.models import Purged, Usage
 from tokenmem.operations import owners, purge, usage
 from tokenmem.operations.owners import OwnerStep
@@ -73,12 +74,16 @@ class RetentionProcedures(BaseProcedures):
 
     def delete_owner(self, owner: str) -> Procedure[int]:
         """Remove all of an owner's conversations and what is kept of them; the result is how many."""
-        return self.for_owner(owner)._until_none_is_left(owners.delete_next)
+        removed = yield from self.for_owner(owner)._until_none_is_left(owners.delete_next)
+        yield from perform(Read(truncate_log))  # on SQLite: it still has what was deleted
+        return removed
 
     def anonymize_owner(self, owner: str) -> Procedure[int]:
         """Blank all of an owner's conversations and put them under a pseudonym; the result is how many."""
         pseudonym = f"anonymous-{secrets.token_hex(16)}"
-        return self.for_owner(owner)._until_none_is_left(owners.anonymize_next, pseudonym)
+        blanked = yield from self.for_owner(owner)._until_none_is_left(owners.anonymize_next, pseudonym)
+        yield from perform(Read(truncate_log))
+        return blanked
 
     def _until_none_is_left(
         self, operation: Operation[Concatenate[str, P], OwnerStep], *args: P.args, **kwargs: P.kwargs

@@ -25,10 +25,11 @@ class RetentionMethods(BaseMethods):
         """Remove what is old, by the database's clock, some conversations a transaction.
 
         With `older_than`, in each conversation every message before the first younger one goes, pinned ones
-        too, and what edits have replaced in them. A conversation that holds nothing younger, and has not
+        too, and what edits have replaced in them; so does a model call of which no message stays, with the
+        instructions and tools that only it has sent. A conversation that holds nothing younger, and has not
         changed since, goes as a whole. With `idle_for` only whole conversations go: those that have not
         changed for so long, and of which no model call runs. Conversations whose `keep` is true are spared
-        by both. What the calls of conversations that go have cost stays in `usage`.
+        by both. What calls that go have cost stays in `usage`.
 
         With `keys_older_than`, idempotency keys go, those of conversations with `keep` too, but for keys
         whose call runs. It is the horizon of replays: a request that is repeated later stores its messages
