@@ -1,7 +1,6 @@
 """Processes that die, hang or repeat each other while a model answers: every reply is stored once."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import threading
@@ -13,13 +12,13 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from tests.support.processes import NEW
 from tests.support.stores import Direct
 from tokenmem import AsyncChat, AsyncStore, Chat, Store
 from tokenmem.operations.calls import DIED, LEASE, UNFINISHED
 from tokenmem.testing import Answer, Failure, ModelServer, Request, Stall
 from tokenmem.testing.replies import Reply as ScriptedReply
 
-SPAWN = multiprocessing.get_context("spawn")
 PATIENCE = 120.0  # seconds; only a test that fails waits as long
 MODES = pytest.mark.parametrize(("mode", "api"), [("sync", "chat"), ("async", "responses")])
 
@@ -28,9 +27,9 @@ class Child:
     """A process that sends one message and tells what came of it: the text, and whether it was replayed."""
 
     def __init__(self, url: str, server: ModelServer, api: str, mode: str, method: str = "send") -> None:
-        self._ours, theirs = SPAWN.Pipe()
+        self._ours, theirs = NEW.Pipe()
         arguments = (theirs, url, server.base_url, api, mode, method)
-        self.process = SPAWN.Process(target=_in_child, args=arguments, daemon=True)
+        self.process = NEW.Process(target=_in_child, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 

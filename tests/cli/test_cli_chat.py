@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Answer as FinishedCall
-from tests.support.commands import done, environment, on_terminal, only_line, process, run
+from tests.support.commands import done, environment, on_terminal, only_line, run
 from tests.support.stores import Direct
 from tokenmem import Message, Store
 from tokenmem.chat import Chat
@@ -385,7 +385,7 @@ def test_a_missing_key_is_one_line(ready_url: str, monkeypatch: pytest.MonkeyPat
     if key is not None:
         monkeypatch.setenv("OPENAI_API_KEY", key)
     for arguments in (["Hi"], []):
-        answer = process("chat", "c1", *arguments, url=ready_url)
+        answer = run("chat", "c1", *arguments, url=ready_url)
         assert answer.code == 1
         assert "set OPENAI_API_KEY" in only_line(answer)
     assert done("ls", "--json", url=ready_url).json == []

@@ -250,7 +250,7 @@ def test_a_conversation_without_messages_is_exported_too(ready_url: str) -> None
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_import_goes_on(stop: signal.Signals, ready_url: str, tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
-    lines = [line(f"c{number:04}", f"message {number}", "and another") for number in range(3000)]
+    lines = [line(f"c{number:04}", f"message {number}", "and another") for number in range(1500)]
     path.write_text("\n".join(lines))
     command = [sys.executable, "-m", "tokenmem", "import", str(path)]
     with Store(ready_url) as store:
@@ -268,16 +268,16 @@ def test_an_interrupted_import_goes_on(stop: signal.Signals, ready_url: str, tmp
             importing.send_signal(stop)
             assert importing.stderr is not None
             told = importing.stderr.read()
-        assert len(store.conversations(limit=None)) < 3000
+        assert len(store.conversations(limit=None)) < 1500
         assert store.verify() == []
     if stop == signal.SIGINT:
         assert importing.returncode == 130
         assert "run the same command again" in told
         assert len(told.splitlines()) == 1
     answer = done("import", str(path), "--json", url=ready_url).json
-    assert answer["imported"] + answer["already_there"] == 3000
+    assert answer["imported"] + answer["already_there"] == 1500
     assert answer["already_there"] >= 10
-    assert [each["id"] for each in exported(ready_url)] == [f"c{number:04}" for number in range(3000)]
+    assert [each["id"] for each in exported(ready_url)] == [f"c{number:04}" for number in range(1500)]
     assert done("verify", url=ready_url).code == 0
 
 

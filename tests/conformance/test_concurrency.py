@@ -1,6 +1,5 @@
 """Real processes on one database: order, all or nothing, once only; and stores that survive a fork."""
 
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -12,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.support.postgres import PostgresServer
+from tests.support.processes import NEW
 from tests.support.stores import Direct
 from tokenmem import Message, Store, errors
 from tokenmem.database import migrate
 
-SPAWN = multiprocessing.get_context("spawn")
 EXCHANGES = int(os.environ.get("TOKENMEM_TEST_EXCHANGES", "12"))  # 200 is what the project promises
 PROCESSES = int(os.environ.get("TOKENMEM_TEST_PROCESSES", "4"))  # 8 likewise
 
@@ -40,11 +39,10 @@ def exchange(number: int, turn: int) -> list[Message]:
 
 def in_processes(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `work(number, barrier, *arguments)` returns in each of several new processes."""
-    results: Any = SPAWN.Queue()
-    barrier = SPAWN.Barrier(count)
+    results: Any = NEW.Queue()
+    barrier = NEW.Barrier(count)
     processes = [
-        SPAWN.Process(target=_run, args=(results, work, number, barrier, *arguments))
-        for number in range(count)
+        NEW.Process(target=_run, args=(results, work, number, barrier, *arguments)) for number in range(count)
     ]
     for process in processes:
         process.start()

@@ -2,18 +2,17 @@
 
 import asyncio
 import copy
-import multiprocessing
 import pickle
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
+from tests.support.processes import NEW
 from tests.support.stores import Facade, Stores, Unit, pools_of, texts
 from tokenmem import AsyncStore, Message, Store
 from tokenmem.errors import InvalidArgument
 
-SPAWN = multiprocessing.get_context("spawn")
 COPIES = [copy.copy, copy.deepcopy]
 
 
@@ -112,7 +111,7 @@ def append_there(store: Store | AsyncStore) -> None:
 def test_a_store_is_handed_to_another_process(stores: Stores) -> None:
     store = stores.open(counter=Unit())
     store.append("c1", texts(1), owner="ann")
-    process = SPAWN.Process(target=append_there, args=(bare(store.for_owner("ann")),))
+    process = NEW.Process(target=append_there, args=(bare(store.for_owner("ann")),))
     process.start()
     process.join()
     assert process.exitcode == 0

@@ -1,6 +1,5 @@
 """message, messages without payload and since, read, missing="empty", fall_back, open_tool_calls."""
 
-import multiprocessing
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.test_concurrency import in_processes, opened
+from tests.support.processes import NEW
 from tests.support.stores import Direct, Stores, Unit, positions, texts
 from tokenmem import Message, OpenToolCall, Store, ToolCall, Window, errors
 from tokenmem.messages.message import MessageWithoutPayload
@@ -192,7 +192,7 @@ def append_and_pop(number: int, barrier: Any, url: str, done: Any) -> int:
 def test_what_read_returns_is_of_one_moment(ready_url: str) -> None:
     with opened(ready_url) as store:
         store.append("c1", [Message.user("first words")])
-    done = multiprocessing.get_context("spawn").Event()
+    done = NEW.Event()
     found = in_processes(4, append_and_pop, ready_url, done)
     assert min(found[:2]) >= 20
 
