@@ -86,18 +86,6 @@ async def test_forgetting_a_busy_worker_blocks_nobody() -> None:
     assert done.wait(10), "what was begun is done to its end"
 
 
-@awaited
-async def test_what_is_cancelled_while_it_waits_is_still_done() -> None:
-    worker, done = Worker(), []
-    first = asyncio.ensure_future(worker.run(time.sleep, 0.1))
-    second = asyncio.ensure_future(worker.run(done.append, 1))
-    await asyncio.sleep(0)
-    second.cancel()
-    await first
-    await worker.close()
-    assert done == [1]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_has_threads_of_its_own(tmp_path: Path) -> None:
     program = """if True:
@@ -122,14 +110,14 @@ def test_a_forked_child_has_threads_of_its_own(tmp_path: Path) -> None:
 def test_the_interpreters_end_waits_for_what_was_given(tmp_path: Path) -> None:
     program = """if True:
         import asyncio, sys
-        from tokenmem import AsyncStore
+        from tokenmem import Store
+        from tokenmem.execution.worker import Worker
+        store = Store(sys.argv[1])
+        store.upgrade()
         async def main():
-            store = AsyncStore(sys.argv[1])
-            await store.upgrade()
+            worker = Worker()
             for number in range(20):
-                task = asyncio.ensure_future(store.append("c1", [{"role": "user", "content": "x"}]))
-                await asyncio.sleep(0)
-                task.cancel()
+                worker.give(store.append, "c1", [{"role": "user", "content": "x"}])
         asyncio.run(main())
     """
     url = f"sqlite:///{tmp_path / 'ended.db'}"
@@ -147,3 +135,19 @@ async def test_a_store_is_closed_while_it_works(tmp_path: Path) -> None:
     await asyncio.wait_for(asyncio.gather(*steps), 10)
     assert (await store.conversation("c1")).last_position == 1
     await store.close()
+
+
+@awaited
+async def test_what_is_cancelled_before_it_has_begun_is_not_done() -> None:
+    worker, held, done = Worker(), threading.Event(), list[int]()
+    running = asyncio.ensure_future(worker.run(held.wait))
+    waiting = [asyncio.ensure_future(worker.run(done.append, number)) for number in range(5)]
+    await asyncio.sleep(0)
+    for future in waiting[:4]:
+        future.cancel()
+    await asyncio.sleep(0)
+    held.set()
+    await running
+    await waiting[4]
+    assert done == [4]
+    await worker.close()

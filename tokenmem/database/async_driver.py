@@ -16,6 +16,10 @@ CANCEL_LIMIT = 0.5
 """Seconds that whoever is cancelled waits for the server to stop the statement; it mostly takes a few ms."""
 
 
+_kept: set[asyncio.Future[None]] = set()
+"""What goes on although nobody waits for it: the event loop holds tasks only weakly."""
+
+
 class CancellableConnection(psycopg.AsyncConnection[Any]):
     """A connection on which a cancellation takes half a second at most, also where the server is silent.
 
@@ -32,13 +36,19 @@ class CancellableConnection(psycopg.AsyncConnection[Any]):
             raise
 
     async def _stop(self, gen: Any) -> None:
+        stopping = asyncio.ensure_future(self._stopped(gen))
+        _kept.add(stopping)
+        stopping.add_done_callback(_kept.discard)
+        await asyncio.shield(stopping)  # whoever is cancelled once more does not wait, but it is stopped
+
+    async def _stopped(self, gen: Any) -> None:
         try:
             async with asyncio.timeout(CANCEL_LIMIT):
                 await self.cancel_safe(timeout=CANCEL_LIMIT)
                 await waiting.wait_async(gen, self.pgconn.socket, interval=0.1)
         except psycopg.errors.QueryCanceled:
             pass
-        except BaseException as error:  # silent, lost, or cancelled again: nobody knows what it holds
+        except BaseException as error:  # silent or lost: nobody knows what it holds
             self.pgconn.finish()
             if not isinstance(error, Exception):
                 raise
