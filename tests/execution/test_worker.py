@@ -114,6 +114,7 @@ def test_the_interpreters_end_waits_for_what_was_given(tmp_path: Path) -> None:
         from tokenmem.execution.worker import Worker
         store = Store(sys.argv[1])
         store.upgrade()
+        store.append("c1", [{"role": "user", "content": "so that all is imported"}])
         async def main():
             worker = Worker()
             for number in range(20):
@@ -123,7 +124,7 @@ def test_the_interpreters_end_waits_for_what_was_given(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ended.db'}"
     subprocess.run([sys.executable, "-c", program, url], check=True, timeout=60)
     with Store(url) as store:
-        assert store.conversation("c1").last_position == 20
+        assert store.conversation("c1").last_position == 21
         assert store.verify() == []
 
 
