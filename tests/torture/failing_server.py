@@ -84,7 +84,7 @@ CLASS = FaultClass(
     counts="kills, restarts or demotions",
     run=run,
     cases=(("postgresql", "killed"), ("postgresql", "restarted"), ("postgresql", "demoted")),
-    short=2,
+    short=1,
     long=200,
     planted=(
         PlantedFault("a demoted server taken for an error", demotion_unknown, "postgresql", "demoted", 3),

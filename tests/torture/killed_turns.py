@@ -140,7 +140,7 @@ CLASS = FaultClass(
     counts="kills",
     run=run,
     cases=(("sqlite", "sync"), ("sqlite", "async"), ("postgresql", "sync"), ("postgresql", "async")),
-    short=4,
+    short=2,
     long=250,
     planted=(PlantedFault("turns that are sent again without a key", without_keys, "sqlite", "sync", 10),),
 )

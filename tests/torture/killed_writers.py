@@ -132,7 +132,7 @@ CLASS = FaultClass(
     counts="kills",
     run=run,
     cases=SYNC_AND_ASYNC,
-    short=8,
+    short=5,
     long=500,
     planted=(
         PlantedFault("an append in two transactions", in_two_transactions, "sqlite", "sync", 60),

@@ -83,7 +83,7 @@ CLASS = FaultClass(
     counts="steps",
     run=run,
     cases=EACH_ENGINE,
-    short=150,
+    short=100,
     long=50_000,
     planted=(
         PlantedFault("totals not closed up after a removal", totals_not_closed_up, "sqlite", "sync", 2000),
