@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tokenmem.arguments import checked_flag
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
-from tokenmem.database.async_engine import async_single_statement_engine, open_async_engine
-from tokenmem.database.engine import check_connection, default_schema, single_statement_engine
+from tokenmem.database.async_engine import open_async_engines
+from tokenmem.database.connection_settings import ConnectionOptions
+from tokenmem.database.engine import check_connection, default_schema
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, parse_url, redacted, with_absolute_path
 from tokenmem.docstrings import documented_like
@@ -64,9 +65,11 @@ class AsyncStore(
         schema: as for Store.
         keep_versions: as for Store.
         unstorable: as for Store.
+        pool_size: as for Store; of all event loops together. On SQLite two are used.
+        timeout: as for Store.
 
     Raises:
-        InvalidArgument: the URL, the schema, keep_versions or unstorable is wrong.
+        InvalidArgument: the URL or one of the other arguments is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -78,14 +81,19 @@ class AsyncStore(
         schema: str | None = None,
         keep_versions: bool = True,
         unstorable: Unstorable = "refuse",
+        pool_size: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         opened = default_url() if url is None else url
-        self._engine = open_async_engine(opened)
+        self._options = ConnectionOptions(pool_size, timeout)
+        engines = open_async_engines(opened, self._options)
+        self._engine = engines.public or engines.inner.public
         self._url = None
         if not isinstance(opened, (sa.Engine, AsyncEngine)):
             self._url = with_absolute_path(parse_url(opened))
         self._is_derived = False
-        self._connections = _runner(self._engine, own=self._url is not None)
+        runner = EngineRunner(engines.inner)
+        self._connections = ThreadRunner(runner) if engines.public is None else GreenletRunner(runner)
         self._runner: AsyncRunner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(
@@ -139,7 +147,7 @@ class AsyncStore(
     def _with(self, runner: AsyncRunner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
         other._engine, other._url, other._is_derived = self._engine, self._url, True
-        other._connections = self._connections
+        other._connections, other._options = self._connections, self._options
         other._runner, other._procedures = runner, procedures
         return other
 
@@ -150,7 +158,7 @@ class AsyncStore(
         return self.__copy__()
 
     def __getstate__(self) -> Reopening:
-        return reopening_of(self._url, self._procedures, is_bound=self._is_bound)
+        return reopening_of(self._url, self._options, self._procedures, is_bound=self._is_bound)
 
     def __setstate__(self, state: Reopening) -> None:
         AsyncStore.__init__(self, state.url, **state.options())
@@ -166,10 +174,3 @@ class AsyncStore(
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {redacted(self._engine.url)}>"
-
-
-def _runner(engine: sa.Engine | AsyncEngine, *, own: bool) -> GreenletRunner | ThreadRunner:
-    if isinstance(engine, AsyncEngine):
-        single = async_single_statement_engine(engine, own=own)
-        return GreenletRunner(EngineRunner(engine.sync_engine, single.sync_engine))
-    return ThreadRunner(EngineRunner(engine, single_statement_engine(engine, own=own)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -30,8 +31,82 @@ def _reset_all() -> None:
         reset(holder)
 
 
+LONGEST_WAIT = 5.0
+"""Seconds that a fork waits at most for other threads to leave SQLite."""
+
+_inside: dict[object, int] = {}
+"""Who is inside SQLite or in a transaction on it: what says so, and by which thread."""
+
+_pending: set[int] = set()
+"""The threads that are about to fork."""
+
+_forks_are_over = threading.Event()
+
+
+class InsideSqlite:
+    """For `with`: a time in which no other thread forks, unless it has waited for some seconds.
+
+    A child forked meanwhile would inherit SQLite's own mutexes locked, and its memory of file locks that only
+    the parent holds: every write of the child would wait for them in vain.
+
+    Args:
+        thread: whose it is, where that is not the thread that enters: the one that must not wait for itself.
+    """
+
+    __slots__ = ("_thread",)
+
+    def __init__(self, thread: int | None = None) -> None:
+        self._thread = thread
+
+    def __enter__(self) -> None:
+        me = self._thread or threading.get_ident()
+        was_inside = me in _inside.values() if _pending else False
+        _inside[self] = me
+        # Told first and looked then, as whoever forks does the other way: one of the two sees the other.
+        while _pending and not was_inside and me not in _pending:
+            del _inside[self]
+            _forks_are_over.wait(LONGEST_WAIT)
+            _inside[self] = me
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        _inside.pop(self, None)
+
+
+def _wait_for_others() -> None:
+    """Before a fork: until no other thread is inside SQLite."""
+    me = threading.get_ident()
+    _forks_are_over.clear()
+    _pending.add(me)
+    last = time.monotonic() + LONGEST_WAIT
+    while any(thread != me for thread in list(_inside.values())) and time.monotonic() < last:
+        time.sleep(0.001)
+
+
+def _go_on() -> None:
+    """After a fork, in the parent."""
+    _pending.discard(threading.get_ident())
+    if not _pending:
+        _forks_are_over.set()
+
+
+def _begin_anew() -> None:
+    """After a fork, in the child: the other threads are not there."""
+    global _forks_are_over
+    me = threading.get_ident()
+    for told in [told for told, thread in _inside.items() if thread != me]:
+        del _inside[told]
+    _pending.clear()
+    _forks_are_over = threading.Event()
+    _reset_all()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)
+    os.register_at_fork(before=_wait_for_others, after_in_parent=_go_on, after_in_child=_begin_anew)
 
 
 class ForkSafeLock:

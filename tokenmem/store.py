@@ -11,12 +11,8 @@ import sqlalchemy as sa
 
 from tokenmem.arguments import checked_flag
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
-from tokenmem.database.engine import (
-    check_connection,
-    default_schema,
-    open_engine,
-    single_statement_engine,
-)
+from tokenmem.database.connection_settings import ConnectionOptions
+from tokenmem.database.engine import check_connection, default_schema, open_engines
 from tokenmem.database.statements import Scope
 from tokenmem.database.urls import default_url, parse_url, redacted, with_absolute_path
 from tokenmem.execution.runners import BoundRunner, EngineRunner, Runner
@@ -66,9 +62,14 @@ class Store(
         unstorable: what becomes of messages with NUL characters or halves of surrogate pairs, which no
             database holds: "refuse" them, or "escape" their texts. A Chat keeps replies with U+FFFD in their
             place, or as they came, escaped.
+        pool_size: connections at most that the store opens in a process, 10 unless given here or in the URL
+            (`?pool_size=20`). Who finds them in use waits in line.
+        timeout: seconds, 60 unless given here or in the URL, that an operation waits at most for a
+            connection, for SQLite's write lock, and for PostgreSQL's answer; `math.inf` for no limit. For an
+            Engine of your own only the last, where it is given.
 
     Raises:
-        InvalidArgument: the URL, the schema, keep_versions or unstorable is wrong.
+        InvalidArgument: the URL or one of the other arguments is wrong.
         UnknownTokenCounter: no counter has this name.
     """
 
@@ -80,14 +81,17 @@ class Store(
         schema: str | None = None,
         keep_versions: bool = True,
         unstorable: Unstorable = "refuse",
+        pool_size: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         opened = default_url() if url is None else url
-        self._engine = open_engine(opened)
+        self._options = ConnectionOptions(pool_size, timeout)
+        engines = open_engines(opened, self._options)
+        self._engine = engines.public
         # None for an Engine of the caller's. The engine has taken a relative path as it is now.
         self._url = None if isinstance(opened, sa.Engine) else with_absolute_path(parse_url(opened))
         self._is_derived = False
-        single = single_statement_engine(self._engine, own=self._url is not None)
-        self._connections = EngineRunner(self._engine, single)
+        self._connections = EngineRunner(engines)
         self._runner: Runner = self._connections
         scope = Scope(default_schema(self._engine.dialect.name, schema))
         self._procedures = Procedures(
@@ -163,7 +167,7 @@ class Store(
     def _with(self, runner: Runner, procedures: Procedures) -> Self:
         other = object.__new__(type(self))
         other._engine, other._url, other._is_derived = self._engine, self._url, True
-        other._connections = self._connections
+        other._connections, other._options = self._connections, self._options
         other._runner, other._procedures = runner, procedures
         return other
 
@@ -174,7 +178,7 @@ class Store(
         return self.__copy__()
 
     def __getstate__(self) -> Reopening:
-        return reopening_of(self._url, self._procedures, is_bound=self._is_bound)
+        return reopening_of(self._url, self._options, self._procedures, is_bound=self._is_bound)
 
     def __setstate__(self, state: Reopening) -> None:
         Store.__init__(self, state.url, **state.options())

@@ -221,7 +221,7 @@ def test_a_store_survives_a_fork(ready_url: str) -> None:
 
 def connection_of(store: Store) -> int:
     """Which of the server's processes serves the store; 0 for SQLite."""
-    engine = store._connections.single
+    engine = store._connections.engines.reading
     if engine.dialect.name == "sqlite":
         return 0
     with engine.connect() as connection:

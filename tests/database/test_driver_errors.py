@@ -125,7 +125,6 @@ def test_a_lost_connection_is_replaced(stores: Stores) -> None:
     )
     for operation in (store.conversations, append(store), store.verify):
         stores.sql.rows(kill)
-        fails(operation, errors.DatabaseUnavailable, "try again")
         operation()
     assert store.conversation("c1").message_count == 2
     with stores.transaction(store) as mine:

@@ -347,13 +347,13 @@ def test_an_append_is_one_statement(postgres_long: str) -> None:
     with Store(postgres_long, counter=Unit()) as store:
         sent: list[str] = []
         sa.event.listen(
-            store._connections.single,
+            store._connections.engines.reading,
             "before_cursor_execute",
             lambda *args: sent.append(args[2]),
             named=False,
         )
         commits: list[Any] = []
-        sa.event.listen(store._connections.single, "commit", commits.append)
+        sa.event.listen(store._connections.engines.reading, "commit", commits.append)
         store.append("other2", texts(10, 10), idempotency_key="k", expected_position=100)
         assert len(sent) == 1, sent
         assert commits == []

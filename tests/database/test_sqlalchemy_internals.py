@@ -13,6 +13,7 @@ from tokenmem.database import sqlalchemy_internals
 from tokenmem.database.engine import open_engine
 from tokenmem.database.sqlalchemy_internals import (
     await_only,
+    commits_every_statement,
     driver_error,
     greenlet_spawn,
     in_greenlet,
@@ -42,6 +43,17 @@ def test_who_listens_to_statements_is_seen(engine: sa.Engine, listened_to: str) 
     event.listen(engine, listened_to, lambda *_: None)
     with engine.connect() as connection:
         assert is_observed(connection)
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+def test_a_connection_in_autocommit_is_seen(database_url: str, level: str) -> None:
+    plain, set_once = sa.create_engine(database_url), sa.create_engine(database_url, isolation_level=level)
+    with plain.connect() as one, set_once.connect() as other:
+        assert not commits_every_statement(one)
+        one.execution_options(isolation_level=level)
+        assert commits_every_statement(one) is commits_every_statement(other) is (level == "AUTOCOMMIT")
+    plain.dispose()
+    set_once.dispose()
 
 
 def test_who_logs_statements_is_seen(engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.postgres import driver_url
-from tests.support.stores import Unit, texts
+from tests.support.stores import Unit, engines_of, texts
 from tokenmem import Appended, Store, errors
 from tokenmem.messages.json_lines import ConversationLine
 
@@ -82,7 +82,7 @@ def test_a_listener_sees_every_statement(store: Store, event: str) -> None:
         seen.append(statement)
 
     store.append("c", texts(1))  # so that connections are open when the listener comes
-    for engine in (store.engine, store._connections.single):
+    for engine in {engines_of(store).reading, engines_of(store).writing}:
         sa.event.listen(engine, event, note)
     use(store)
     assert named(seen, "INSERT INTO", "least_before", "DELETE FROM")
@@ -100,7 +100,7 @@ def test_an_interrupted_statement_leaves_no_connection_behind(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(store)
-    pool: Any = store._connections.single.pool
+    pool: Any = store._connections.engines.reading.pool
     before = pool.checkedin()
     original = sa.pool._ConnectionFairy.cursor
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.support.postgres import PostgresServer
 from tokenmem import AsyncStore, Message, Store
 from tokenmem.database import schema
+from tokenmem.database.engine import Engines
 from tokenmem.database.statements import render
 
 VARIANTS = ["sqlite-sync", "sqlite-async", "postgresql-sync", "postgresql-async"]
@@ -247,11 +248,15 @@ class Direct:
 
 
 def pools_of(store: Any) -> list[Any]:
-    """The pools of the store's connections: the engine's own, and the one for single statements."""
-    runner = getattr(store._runner, "runner", store._runner)
-    engines = [store._engine, runner.single]
-    pools = [(each.sync_engine if isinstance(each, AsyncEngine) else each).pool for each in engines]
-    return pools[:1] if pools[0] is pools[1] else pools
+    """The pools of the store's connections: the engine's own, and those that it works on."""
+    engines = engines_of(store)
+    return [engine.pool for engine in {engines.public, engines.reading, engines.writing}]
+
+
+def engines_of(store: Any) -> Engines:
+    """The engines of a store, sync or async."""
+    runner = store._connections
+    return getattr(runner, "runner", runner).engines
 
 
 def statement_text(statement: Any, dialect: str) -> str:

@@ -213,7 +213,11 @@ class TurnStarter:
             return self.procedures.write_of(append.append, pending)
 
         appended = yield from self.procedures.count_and_write(
-            request.messages, counter, store, one_statement=len(request.messages) <= insert.MANY
+            request.messages,
+            counter,
+            store,
+            one_statement=len(request.messages) <= insert.MANY,
+            is_repeatable=request.key is not None,
         )
         if request.key is not None:
             return (yield from self._begin_what_is_stored(replace(request, expected_position=None)))
@@ -363,4 +367,4 @@ class TurnStarter:
         self, pending: PendingAppend, call: PendingCall, *, is_new: bool
     ) -> TurnProcedure[StartedCall | None]:
         write = self.procedures.write_of(start_call.start, pending, call, is_new=is_new)
-        return with_retries(replace(write, one_statement=True))
+        return with_retries(replace(write, one_statement=True, is_repeatable=pending.key is not None))

@@ -195,7 +195,7 @@ class Turns(TurnStarter):
             return self.procedures.write_of(end_call.end, started.call, pending, outcome, part_of)
 
         ended = yield from self.procedures.count_and_write(
-            messages, started.counter, store, one_statement=True
+            messages, started.counter, store, one_statement=True, is_repeatable=True
         )
         return ended, counted
 

@@ -70,6 +70,16 @@ def _translated(error: Exception, url: sa.URL) -> TokenmemError | None:
     return _translate(exc.DBAPIError("", None, error), url) if _of_driver(error) else None
 
 
+def is_of_lost_preparation(error: BaseException | None) -> bool:
+    """Whether a statement failed because a pooler in between knows nothing of prepared statements.
+
+    PostgreSQL manual, appendix A: duplicate_prepared_statement, invalid_sql_statement_name, and a
+    protocol_violation where another client's statement of that name takes other parameters.
+    """
+    state = getattr(error, "sqlstate", None)
+    return state in ("42P05", "26000") or (state == "08P01" and "prepared statement" in str(error))
+
+
 def _of_driver(error: Exception) -> bool:
     """Rows are fetched from the driver's own cursor, so its errors may come without SQLAlchemy's wrapping."""
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import event
 
+from tokenmem.database.connection_settings import (
+    DEFAULTS,
+    ConnectionOptions,
+    ConnectionSettings,
+    settings_of,
+    settings_of_engine,
+)
+from tokenmem.database.driver_internals import begin_names_anywhere
+from tokenmem.database.liveness import is_stale
+from tokenmem.database.pool import ConnectionLimit, FairPool
 from tokenmem.database.schema import DEFAULT_SCHEMA, checked_schema
 from tokenmem.database.statements import OWN_ENGINE, DriverConnection, Scope, Statement, is_demoted
 from tokenmem.database.urls import URL_HELP, checked_options, is_in_memory, parse_url
@@ -23,46 +33,81 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-BUSY_TIMEOUT = 60.0
-"""Seconds that a SQLite writer waits for another one, unless the URL says timeout."""
-
-CONNECT_TIMEOUT = 10
-"""Seconds to wait for a PostgreSQL server to answer, unless the URL says connect_timeout."""
-
 OLDEST_SQLITE = (3, 38, 0)
 """RETURNING came with SQLite 3.35; JSON functions, which the views use, are always there since 3.38."""
 
+WAL_SIZE_LIMIT = 64 * 1024 * 1024
+"""Bytes to which SQLite cuts its write-ahead log after a checkpoint: else it keeps the size of its peak."""
 
-def open_engine(url: str | sa.URL | sa.Engine) -> sa.Engine:
-    """An engine for the URL; a given engine is used as it is.
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What a store works on.
+
+    Attributes:
+        public: for transactions of the caller's own.
+        reading: for reads; on PostgreSQL for all that the store does.
+        writing: for writes. On a SQLite file it has one connection, for which this process's writers wait in
+            the order in which they came; for the file's lock, whoever asks at the right moment would have it.
+        is_own: whether tokenmem has opened them.
+        settings: how they were opened.
+    """
+
+    public: sa.Engine
+    reading: sa.Engine
+    writing: sa.Engine
+    is_own: bool
+    settings: ConnectionSettings
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        for engine in {self.writing, self.reading, self.public}:
+            engine.dispose()
+
+
+def open_engines(url: str | sa.URL | sa.Engine, options: ConnectionOptions = DEFAULTS) -> Engines:
+    """The engines for a URL; a given engine is used as it is, for everything.
+
+    Raises:
+        InvalidArgument: the URL or an option is wrong.
+    """
+    if isinstance(url, sa.Engine):
+        check_dialect(url)
+        return engines_of(url, options)
+    if hasattr(url, "sync_engine"):  # asked so, because to import AsyncEngine imports SQLAlchemy's ORM
+        raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
+    settings = settings_of(parse_url(url), options)
+    with checked_options(settings.url):
+        if settings.url.get_backend_name() == "sqlite":
+            return _sqlite_engines(settings)
+        limit = ConnectionLimit(settings.pool_size)
+        public = _postgresql_engine(settings, limit)
+        working = _postgresql_engine(settings, limit, **SINGLE_STATEMENTS)
+        return Engines(public, working, working, True, settings)
+
+
+def engines_of(engine: sa.Engine, options: ConnectionOptions) -> Engines:
+    """An engine of the caller's, for everything.
+
+    Raises:
+        InvalidArgument: an option is for an engine that tokenmem opens.
+    """
+    fork_safe(engine)
+    return Engines(engine, engine, engine, False, settings_of_engine(engine.url, options))
+
+
+def open_engine(url: str | sa.URL) -> sa.Engine:
+    """An engine for transactions on a URL.
 
     Raises:
         InvalidArgument: the URL is wrong.
     """
-    if isinstance(url, sa.Engine):
-        check_dialect(url)
-        return fork_safe(url)
-    if hasattr(url, "sync_engine"):  # asked so, because to import AsyncEngine imports SQLAlchemy's ORM
-        raise InvalidArgument("Store takes an Engine; pass an AsyncEngine to AsyncStore")
-    parsed = parse_url(url)
-    with checked_options(parsed):
-        sqlite = parsed.get_backend_name() == "sqlite"
-        return fork_safe(_sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed))
+    return open_engines(url).public
 
 
-# Nothing is ever begun on these connections, so there is nothing to roll back when one returns.
+# Nothing is begun on these connections unless a transaction is asked for: when one returns, there is nothing
+# to roll back, and no ROLLBACK after which psycopg would forget what it has prepared.
 SINGLE_STATEMENTS = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}
-
-
-def single_statement_engine(engine: sa.Engine, *, own: bool) -> sa.Engine:
-    """The engine for single statements: no BEGIN, and no ROLLBACK that makes psycopg forget what it prepared.
-
-    A second pool where the engine is ours: its connections are set once. An engine of the caller's is itself
-    returned, for each use to set. SQLite's driver begins nothing for a SELECT, and needs neither.
-    """
-    if engine.dialect.name == "sqlite" or not own:
-        return engine
-    return fork_safe(_postgresql_engine(engine.url, **SINGLE_STATEMENTS))
 
 
 def check_dialect(engine: sa.Engine | AsyncEngine) -> None:
@@ -98,10 +143,25 @@ def fork_safe(engine: sa.Engine) -> sa.Engine:
     return reset_after_fork(engine, lambda engine: engine.dispose(close=False))
 
 
-def _postgresql_engine(url: sa.URL, **options: str | None) -> sa.Engine:
-    engine = sa.create_engine(url, poolclass=QueuePool, **(postgresql_arguments(url) | options))
+def _postgresql_engine(
+    settings: ConnectionSettings, limit: ConnectionLimit, **options: str | None
+) -> sa.Engine:
+    engine = sa.create_engine(settings.url, **(postgresql_arguments(settings, limit) | options))
+    return set_up_postgresql(engine, settings)
+
+
+def set_up_postgresql(engine: sa.Engine, settings: ConnectionSettings) -> sa.Engine:
+    """What an engine of ours on PostgreSQL listens to, sync or async."""
+
+    def set_up(connection: DriverConnection, _record: object) -> None:
+        driver: DriverConnection = getattr(connection, "driver_connection", connection)
+        if settings.preparation.is_off:
+            driver.prepare_threshold = None
+        begin_names_anywhere(driver)
+
     event.listen(engine, "handle_error", leave_demoted_server)
-    return engine
+    event.listen(engine, "connect", set_up)
+    return fork_safe(engine)
 
 
 def leave_demoted_server(context: sa.ExceptionContext) -> None:
@@ -114,38 +174,55 @@ EngineOptions = dict[str, Any]
 """What `create_engine` is given by name: a type for each name."""
 
 _EVERY_ENGINE: EngineOptions = {
+    "poolclass": FairPool,
     "hide_parameters": True,  # SQLAlchemy's own log lines and errors must not carry what people said
     "execution_options": OWN_ENGINE,
-    "pool_use_lifo": True,  # the connection used last has its statements prepared and its pages at hand
 }
 
 
-def postgresql_arguments(url: sa.URL) -> EngineOptions:
+def postgresql_arguments(settings: ConnectionSettings, limit: ConnectionLimit) -> EngineOptions:
     """What `create_engine` is told besides a PostgreSQL URL."""
-    connect = {
-        "application_name": "tokenmem",
-        "connect_timeout": CONNECT_TIMEOUT,
-        "client_encoding": "utf8",  # whatever the server's is: it converts, or says that it cannot
+    preparation = settings.preparation
+
+    def is_of_no_use(connection: DriverConnection) -> bool:
+        if preparation.is_off and connection.prepare_threshold is not None:
+            return True
+        return is_stale(connection)
+
+    return {
+        "connect_args": settings.connect_arguments(),
+        "limit": limit,
+        "pool_timeout": settings.pool_timeout,
+        "is_stale": is_of_no_use,
+        **_EVERY_ENGINE,
     }
-    given = {name: value for name, value in connect.items() if name not in url.query}
-    return {"connect_args": given, **_EVERY_ENGINE}
 
 
-def _sqlite_engine(url: sa.URL) -> sa.Engine:
+def _sqlite_engines(settings: ConnectionSettings) -> Engines:
+    # A database in memory lives in its one connection; its users take turns.
+    if is_in_memory(settings.url):
+        engine = _sqlite_engine(settings, 1)
+        return Engines(engine, engine, engine, True, settings)
+    reading = _sqlite_engine(settings, settings.pool_size)
+    return Engines(reading, reading, _sqlite_engine(settings, 1), True, settings)
+
+
+def _sqlite_engine(settings: ConnectionSettings, connections: int) -> sa.Engine:
     engine = sa.create_engine(
-        url,
-        poolclass=QueuePool,
-        # A database in memory lives in its one connection; its users take turns.
-        **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_TIMEOUT} if is_in_memory(url) else {}),
-        connect_args={"check_same_thread": False}
-        | ({} if "timeout" in url.query else {"timeout": BUSY_TIMEOUT}),
+        settings.url,
+        limit=ConnectionLimit(connections),
+        pool_timeout=settings.pool_timeout,
+        connect_args=settings.connect_arguments(),
         **_EVERY_ENGINE,
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+    event.listen(engine, "begin", _begin_sqlite)
+    return fork_safe(engine)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Its driver begins a transaction before some statements and not before others, a SAVEPOINT among these.
+    connection.isolation_level = None
     cursor = connection.cursor()
     version = cursor.execute("SELECT sqlite_version()").fetchone()[0]
     if tuple(map(int, version.split("."))) < OLDEST_SQLITE:
@@ -153,18 +230,27 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         raise DatabaseError(f"SQLite {version} is too old; use a Python that brings {needed} or newer")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA journal_size_limit = {WAL_SIZE_LIMIT}")
     cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Begin where SQLAlchemy begins: what it rolls back is then all that was done since, as on PostgreSQL."""
+    driver: DriverConnection = connection.connection.driver_connection
+    if not driver.in_transaction:
+        driver.execute("BEGIN")
 
 
 def use_write_ahead_log(connection: sa.Connection) -> None:
     """Let a SQLite file's readers and its writer work at the same time; the file remembers it."""
     if connection.dialect.name != "sqlite":
         return
-    if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "delete":
+    driver: DriverConnection = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
+    if driver.execute("PRAGMA journal_mode").fetchone() != ("delete",):
         return
     # SQLite does not wait here: another process that starts at the same time does the same.
-    with suppress(exc.OperationalError):
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    with suppress(connection.dialect.loaded_dbapi.OperationalError):
+        driver.execute("PRAGMA journal_mode = WAL").close()
 
 
 def begin_write(connection: sa.Connection) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 __all__ = [
     "await_only",
+    "commits_every_statement",
     "driver_error",
     "greenlet_spawn",
     "in_greenlet",
@@ -24,6 +25,11 @@ __all__ = [
     "message_of",
     "reserved_words",
 ]
+
+
+def commits_every_statement(connection: sa.Connection) -> bool:
+    """Whether the connection, or its engine, has been set to AUTOCOMMIT."""
+    return connection._is_autocommit_isolation()
 
 
 def is_observed(connection: sa.Connection) -> bool:

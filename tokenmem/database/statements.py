@@ -189,8 +189,10 @@ class Statement:
         """Run it and return the driver's own rows: SQLAlchemy's would cost more than the query."""
         result = self._execute(connection, scope, parameters)
         cursor: Cursor = result.cursor if isinstance(result, sa.CursorResult) else result
-        rows: list[Row] = cursor.fetchall()
-        result.close()
+        try:
+            rows: list[Row] = cursor.fetchall()
+        finally:
+            result.close()  # on SQLite an open SELECT would keep writers out
         return rows
 
     def run(self, connection: sa.Connection, scope: Scope, parameters: Parameters) -> int:
@@ -256,6 +258,16 @@ def commit(connection: sa.Connection) -> None:
     except BaseException as error:
         _give_up(connection, None, "COMMIT", error)
         raise
+
+
+def roll_back(connection: sa.Connection) -> None:
+    """Roll the driver's transaction back; where that fails, nobody knows what the connection holds."""
+    if connection.invalidated:
+        return
+    try:
+        connection.connection.rollback()
+    except Exception:
+        connection.invalidate()
 
 
 async def _copy_awaited(cursor: Cursor, text: str, rows: Iterable[Row]) -> None:

@@ -20,20 +20,28 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[T_co]):
-    """Run an operation that needs no transaction: one statement, or several that need not agree."""
+    """Run an operation that needs no transaction: one statement, or several that need not agree.
+
+    `takes_long` tells that the time it takes grows with the database: the store's timeout is not for it.
+    """
 
     operation: Callable[[sa.Connection], T_co]
+    takes_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Write(Generic[T_co]):
     """Run an operation in a transaction of its own, or in the caller's.
 
-    `one_statement` tells that on PostgreSQL it is a single statement, which needs no BEGIN and COMMIT.
+    `one_statement` tells that on PostgreSQL it is a single statement, which needs no BEGIN and COMMIT;
+    `is_repeatable` that it stores nothing twice, also where nobody knows whether it has been stored before;
+    `takes_long` that the time it takes grows with the database: the store's timeout is not for it.
     """
 
     operation: Callable[[sa.Connection], T_co]
     one_statement: bool = False
+    is_repeatable: bool = False
+    takes_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)

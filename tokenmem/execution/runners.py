@@ -8,13 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
-from tokenmem.database.driver_errors import translated_errors
-from tokenmem.database.engine import begin_write, leave_autocommit
-from tokenmem.database.sqlalchemy_internals import greenlet_spawn
-from tokenmem.database.statements import commit, is_own, may_bypass_sqlalchemy
+from tokenmem.database.checkout import Checkout, turns_on
+from tokenmem.database.deadlines import Deadline
+from tokenmem.database.driver_errors import is_of_lost_preparation, translated_errors
+from tokenmem.database.engine import Engines, begin_write, leave_autocommit, restart_as_write
+from tokenmem.database.sqlalchemy_internals import commits_every_statement, greenlet_spawn
+from tokenmem.database.statements import commit, is_own, may_bypass_sqlalchemy, roll_back
+from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Compute, Deliver, EffectAnswer, Read, Work, Write
 from tokenmem.execution.worker import Worker
+from tokenmem.forks import InsideSqlite
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -113,54 +118,82 @@ async def run_async(execution: Execution[E, T], runner: AsyncEffectRunner[E]) ->
     return execution.result
 
 
+REPEATS = 2
+"""How often an operation is tried again whose connection was lost, or whose statements a pooler had lost."""
+
+
 class EngineRunner:
-    """Effects on an engine's own connections.
+    """Effects on engines' own connections.
 
     Args:
-        engine: for transactions.
-        single: for single statements, see `engine.single_statement_engine`.
+        engines: of the store.
     """
 
-    def __init__(self, engine: sa.Engine, single: sa.Engine) -> None:
-        self.engine = engine
-        self.single = single
-        self._sqlite = engine.dialect.name == "sqlite"
+    def __init__(self, engines: Engines) -> None:
+        self.engines = engines
+        self.url = engines.public.url
+        self._is_sqlite = engines.public.dialect.name == "sqlite"
         # An engine of the caller's is set anew for each use: as an engine's option, a task that is cancelled
         # while it is set would lose the connection.
-        self._shared = single is engine and not self._sqlite
+        self._is_shared = not engines.is_own and not self._is_sqlite
+        self._turns = turns_on(engines.public)
+        self.answer_timeout = None if self._is_sqlite else engines.settings.answer_timeout
 
     def run(self, effect: Work) -> object:
-        """Run one effect."""
+        """Run one effect, again where that can store nothing twice and the connection was to blame."""
         if isinstance(effect, Compute):
             return effect.function()
-        with translated_errors(self.engine.url):
-            if isinstance(effect, Read) or (effect.one_statement and not self._sqlite):
-                with self.single.connect() as connection:
-                    if self._shared:
-                        connection.execution_options(isolation_level="AUTOCOMMIT")
-                    return effect.operation(connection)
-            with self.engine.connect() as connection:
-                if may_bypass_sqlalchemy(connection):
-                    return in_driver_transaction(connection, effect)
-                leave_autocommit(connection)
-                with connection.begin():
-                    begin_write(connection)
-                    return effect.operation(connection)
+        with translated_errors(self.url):
+            for _ in range(REPEATS):
+                try:
+                    return self._attempt(effect)
+                except exc.DBAPIError as error:
+                    if not self._may_repeat(effect, error):
+                        raise
+            return self._attempt(effect)
+
+    def _attempt(self, effect: Read[object] | Write[object]) -> object:
+        if isinstance(effect, Read) or (effect.one_statement and not self._is_sqlite):
+            with self.checkout(self.engines.reading) as connection, self.deadline(connection, effect):
+                if self._is_shared:
+                    connection.execution_options(isolation_level="AUTOCOMMIT")
+                return effect.operation(connection)
+        with self.checkout(self.engines.writing) as connection, self.deadline(connection, effect):
+            leave_autocommit(connection)
+            if may_bypass_sqlalchemy(connection):
+                return in_driver_transaction(connection, effect)
+            with connection.begin():
+                restart_as_write(connection)
+                return effect.operation(connection)
+
+    def checkout(self, engine: sa.Engine, thread: int | None = None) -> Checkout:
+        """A connection, for `with`; `thread` is whose it is where another one opens it."""
+        return Checkout(engine, is_sqlite=self._is_sqlite, turns=self._turns, thread=thread)
+
+    def deadline(self, connection: sa.Connection, effect: Read[object] | Write[object]) -> Deadline:
+        """How long the server may be silent."""
+        return Deadline(connection, None if effect.takes_long else self.answer_timeout)
+
+    def _may_repeat(self, effect: Read[object] | Write[object], error: exc.DBAPIError) -> bool:
+        if is_of_lost_preparation(error.orig) and self.engines.is_own:
+            self.engines.settings.preparation.is_off = True
+            return True  # the server did not come to running it
+        return error.connection_invalidated and (isinstance(effect, Read) or effect.is_repeatable)
 
     def dispose(self) -> None:
         """Close the connections."""
-        self.single.dispose()
-        self.engine.dispose()
+        self.engines.dispose()
 
 
 def in_driver_transaction(connection: sa.Connection, write: Write[T]) -> T:
-    """Run a write in a transaction of the driver's; SQLAlchemy's would take twice as long.
-
-    After an error the pool rolls back, as it does with every connection that returns.
-    """
-    begin_write(connection)
-    result = write.operation(connection)
-    commit(connection)
+    """Run a write in a transaction of the driver's; SQLAlchemy's would take twice as long."""
+    try:
+        begin_write(connection)
+        result = write.operation(connection)
+        commit(connection)
+    except BaseException:
+        roll_back(connection)
+        raise
     return result
 
 
@@ -174,8 +207,28 @@ class BoundRunner:
         """Run one effect; a write that fails leaves the caller's transaction usable."""
         if isinstance(effect, Compute):
             return effect.function()
-        with translated_errors(self.connection.engine.url):
-            return in_savepoint(self.connection, effect)
+        with translated_errors(self.connection.engine.url), InsideSqlite():
+            return in_callers_transaction(self.connection, effect)
+
+
+def in_callers_transaction(connection: sa.Connection, effect: Read[T] | Write[T]) -> T:
+    """Run an operation in the transaction of a connection that is the caller's."""
+    if isinstance(effect, Write):
+        check_transaction_is_possible(connection)
+    return in_savepoint(connection, effect)
+
+
+def check_transaction_is_possible(connection: sa.Connection) -> None:
+    """Check that what is written on a connection of the caller's waits for the caller's commit.
+
+    Raises:
+        InvalidArgument: it commits every statement by itself.
+    """
+    if commits_every_statement(connection):
+        raise InvalidArgument(
+            "the connection is in AUTOCOMMIT mode, in which there is no transaction to join; take one "
+            "without isolation_level='AUTOCOMMIT', or use the store itself"
+        )
 
 
 def in_savepoint(connection: sa.Connection, effect: Read[T] | Write[T]) -> T:
@@ -250,7 +303,7 @@ class AsyncBoundRunner:
         if isinstance(effect, Compute):
             return await compute_aside(effect)
         with translated_errors(self.connection.engine.url):
-            return await self.connection.run_sync(in_savepoint, effect)
+            return await self.connection.run_sync(in_callers_transaction, effect)
 
 
 async def compute_aside(effect: Compute[T]) -> T:

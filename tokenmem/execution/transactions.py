@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from threading import get_ident
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
+from tokenmem.database.checkout import Checkout
+from tokenmem.database.deadlines import Deadline
 from tokenmem.database.driver_errors import translated_errors
 from tokenmem.database.engine import begin_write, leave_autocommit, restart_as_write
 from tokenmem.database.sqlalchemy_internals import greenlet_spawn
@@ -23,12 +26,16 @@ from tokenmem.execution.runners import (
     GreenletRunner,
     Runner,
     ThreadRunner,
+    check_transaction_is_possible,
     compute_aside,
     in_savepoint,
 )
 from tokenmem.execution.worker import Worker
 
 T = TypeVar("T")
+
+ROLLBACK_LIMIT = 1.0
+"""Seconds that a server has for a rollback; after them the connection is closed, which rolls back as well."""
 
 
 class Hop(Protocol):
@@ -44,13 +51,22 @@ class TransactionRunner(BoundRunner):
     Args:
         connection: which is in the transaction.
         transaction: what is committed or rolled back at the end.
-        closes: whether the connection is ours to return.
+        checkout: what returns the connection; None where it is not ours to return.
+        answer_timeout: seconds that the server may be silent; None for without limit.
     """
 
-    def __init__(self, connection: sa.Connection, transaction: sa.Transaction, *, closes: bool) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        transaction: sa.Transaction,
+        *,
+        checkout: Checkout | None = None,
+        answer_timeout: float | None = None,
+    ) -> None:
         super().__init__(connection)
         self._transaction = transaction
-        self._closes = closes
+        self._checkout = checkout
+        self.answer_timeout = answer_timeout
         self._ended = False
 
     def run(self, effect: Work) -> object:
@@ -58,7 +74,7 @@ class TransactionRunner(BoundRunner):
         if isinstance(effect, Compute):
             return effect.function()
         self.check()
-        with translated_errors(self.connection.engine.url):
+        with translated_errors(self.connection.engine.url), self._deadline(self.answer_timeout):
             return in_savepoint(self.connection, effect)
 
     def check(self) -> None:
@@ -84,7 +100,7 @@ class TransactionRunner(BoundRunner):
         """
         try:
             self.check()
-            with translated_errors(self.connection.engine.url):
+            with translated_errors(self.connection.engine.url), self._deadline(self.answer_timeout):
                 self._transaction.commit()
         except BaseException:
             self.roll_back()
@@ -93,17 +109,22 @@ class TransactionRunner(BoundRunner):
 
     def roll_back(self) -> None:
         """Roll back, also where the connection is lost: that has done it."""
+        limit = None if self.answer_timeout is None else min(self.answer_timeout, ROLLBACK_LIMIT)
         try:
-            self._transaction.rollback()
+            with self._deadline(limit):
+                self._transaction.rollback()
         except Exception:  # what the connection holds now nobody knows
             self.connection.invalidate()
         finally:
             self._end()
 
+    def _deadline(self, seconds: float | None) -> Deadline:
+        return Deadline(self.connection, None if self.connection.invalidated else seconds)
+
     def _end(self) -> None:
         self._ended = True
-        if self._closes:
-            self.connection.close()
+        if self._checkout is not None:
+            self._checkout.close()
 
 
 def _is_alive(connection: sa.Connection) -> bool:
@@ -116,28 +137,40 @@ def _is_alive(connection: sa.Connection) -> bool:
     return bool(driver.info.transaction_status.name not in ("INERROR", "UNKNOWN"))
 
 
-def begin(runner: EngineRunner | BoundRunner) -> TransactionRunner:
-    """A transaction on a connection of the engine's, or a savepoint in the transaction that is under way."""
+def begin(runner: EngineRunner | BoundRunner, thread: int | None = None) -> TransactionRunner:
+    """A transaction on a connection of the engine's, or a savepoint in the transaction that is under way.
+
+    Args:
+        runner: where.
+        thread: whose it will be, where another one begins it.
+    """
     if isinstance(runner, EngineRunner):
-        with translated_errors(runner.engine.url):
-            return _begun(runner.engine.connect())
+        with translated_errors(runner.url):
+            return _begun(runner, thread)
+    answer_timeout = None
     if isinstance(runner, TransactionRunner):
         runner.check()
+        answer_timeout = runner.answer_timeout
+    else:
+        check_transaction_is_possible(runner.connection)
     connection = runner.connection
     with translated_errors(connection.engine.url):
         begin_write(connection)  # without it SQLite's driver would commit with the savepoint
-        return TransactionRunner(connection, connection.begin_nested(), closes=False)
+        return TransactionRunner(connection, connection.begin_nested(), answer_timeout=answer_timeout)
 
 
-def _begun(connection: sa.Connection) -> TransactionRunner:
+def _begun(runner: EngineRunner, thread: int | None) -> TransactionRunner:
+    checkout = runner.checkout(runner.engines.writing, thread)
+    connection = checkout.open()
     try:
-        leave_autocommit(connection)
-        transaction = connection.begin()
-        restart_as_write(connection)
+        with Deadline(connection, runner.answer_timeout):
+            leave_autocommit(connection)
+            transaction = connection.begin()
+            restart_as_write(connection)
     except BaseException:
-        connection.close()
+        checkout.close()
         raise
-    return TransactionRunner(connection, transaction, closes=True)
+    return TransactionRunner(connection, transaction, checkout=checkout, answer_timeout=runner.answer_timeout)
 
 
 @contextmanager
@@ -265,7 +298,7 @@ def _place_of(runner: AsyncRunner) -> tuple[Place, EngineRunner | BoundRunner]:
     if isinstance(runner, AsyncTransactionRunner):
         return runner.place, runner.runner
     if isinstance(runner, GreenletRunner):
-        dialect = runner.runner.engine.dialect
+        dialect = runner.runner.engines.public.dialect
         return Place(greenlet_spawn, interruptible=dialect.name != "sqlite"), runner.runner
     if isinstance(runner, AsyncBoundRunner):
         connection = runner.connection.sync_connection
@@ -299,10 +332,11 @@ class _Opening:
 
     def __init__(self, runner: EngineRunner | BoundRunner) -> None:
         self._runner = runner
+        self._thread = get_ident()
         self._opened: TransactionRunner | None = None
 
     def begin(self) -> TransactionRunner:
-        self._opened = begin(self._runner)
+        self._opened = begin(self._runner, self._thread)
         return self._opened
 
     def undo(self) -> None:

@@ -93,7 +93,8 @@ def reopened_store(state: Reopening) -> Store:
         state: what the pickle holds of the store.
     """
     options = state.options()
-    key = (state.url, options["schema"], options["keep_versions"], options["unstorable"], state.counter.name)
+    of_it = (options["schema"], options["keep_versions"], options["unstorable"], state.counter.name)
+    key = (state.url, state.connections, *of_it)
     with _lock:
         store = _reopened.get(key)
         if store is None:
@@ -112,7 +113,7 @@ def _closed_with_its_last(store: Store) -> Store:
     A store for one owner lives on the same connections, and may outlive this one. What closes them may run in
     any thread at any moment, also in one that holds the lock: it takes none of ours.
     """
-    weakref.finalize(store._connections, _dispose, store._connections.single, store.engine)
+    weakref.finalize(store._connections, store._connections.engines.dispose)
     return store
 
 
@@ -131,8 +132,3 @@ def upgrade_once(store: Store) -> None:
     first_use = _first_uses.get(store)
     if first_use is not None:
         first_use.upgrade(store)
-
-
-def _dispose(*engines: sa.Engine) -> None:
-    for engine in engines:
-        engine.dispose()

@@ -51,5 +51,7 @@ class Procedures(
         if own_file:
             yield from perform(Read(use_write_ahead_log))
         yield from with_retries(
-            Write(lambda connection: migrate.upgrade(connection, self.scope.schema, revision))
+            Write(
+                lambda connection: migrate.upgrade(connection, self.scope.schema, revision), takes_long=True
+            )
         )

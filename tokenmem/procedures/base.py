@@ -51,6 +51,15 @@ class BaseProcedures:
         """Run an operation of this store's scope that only reads."""
         return perform(Read(lambda connection: operation(connection, self.scope, *args, **kwargs)))
 
+    def read_long(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
+        """Run one that takes longer the more there is: the store's timeout is not for it."""
+        reading = Read(lambda connection: operation(connection, self.scope, *args, **kwargs), takes_long=True)
+        return perform(reading)
+
+    def write_long(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
+        """The same for one that writes, in a transaction, again where another process came first."""
+        return with_retries(replace(self.write_of(operation, *args, **kwargs), takes_long=True))
+
     def write(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
         """Run an operation of this store's scope in a transaction, again where another process came first."""
         return with_retries(self.write_of(operation, *args, **kwargs))
@@ -66,6 +75,7 @@ class BaseProcedures:
         store: Callable[[list[int], str], Write[T | CounterMismatch]],
         *,
         one_statement: bool = False,
+        is_repeatable: bool = False,
     ) -> Procedure[T]:
         """Count messages and write them; again where the conversation is counted by another counter.
 
@@ -74,13 +84,16 @@ class BaseProcedures:
             counter: by which counter at first.
             store: makes the write of the counts and their counter's name.
             one_statement: whether that is a single statement on PostgreSQL.
+            is_repeatable: whether it stores nothing twice, also where nobody knows what became of it.
 
         Returns:
             What the write did.
         """
         while True:
             counts = yield from count(counter, messages)
-            write = replace(store(counts, counter.name), one_statement=one_statement)
+            write = replace(
+                store(counts, counter.name), one_statement=one_statement, is_repeatable=is_repeatable
+            )
             outcome = yield from with_retries(write)
             if not isinstance(outcome, CounterMismatch):
                 return outcome

@@ -91,7 +91,7 @@ class ConversationProcedures(BaseProcedures):
 
     def verify(self) -> Procedure[list[Problem]]:
         """Find every place where stored totals, counts and positions do not agree."""
-        return self.read(verify.verify)
+        return self.read_long(verify.verify)
 
 
 def _cursor_of(

@@ -77,7 +77,13 @@ class MessageProcedures(BaseProcedures):
             return self.write_of(append.append, pending)
 
         one_statement = len(parsed) <= insert.MANY and not merge_metadata and named is None
-        return self.count_and_write(parsed, counting, store, one_statement=one_statement)
+        return self.count_and_write(
+            parsed,
+            counting,
+            store,
+            one_statement=one_statement,
+            is_repeatable=key is not None or named is not None,
+        )
 
     def window(
         self,
@@ -169,7 +175,9 @@ class MessageProcedures(BaseProcedures):
             counted[after] = CountedPage.of(page, (yield from count(counting, page.messages)))
             after = page.last
         while page := (
-            yield from self.write(recount.recount, conversation_id, counting.name, list(counted.values()))
+            yield from self.write_long(
+                recount.recount, conversation_id, counting.name, list(counted.values())
+            )
         ):
             counted[page.after] = CountedPage.of(page, (yield from count(counting, page.messages)))
         return (yield from self.read(read_conversation, conversation_id))

@@ -63,7 +63,7 @@ class OrganizingProcedures(BaseProcedures):
             return 0
         moved, after, moved_in_pass = 0, "", 0
         while True:
-            step = yield from self.write(organize.move_owner, old_owner, new_owner, after)
+            step = yield from self.write_long(organize.move_owner, old_owner, new_owner, after)
             moved, moved_in_pass = moved + step.moved, moved_in_pass + step.moved
             if step.last_id is not None:
                 after = step.last_id

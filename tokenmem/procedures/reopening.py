@@ -8,6 +8,7 @@ from typing import TypedDict
 import sqlalchemy as sa
 
 from tokenmem.counting.counters import TokenCounter
+from tokenmem.database.connection_settings import ConnectionOptions
 from tokenmem.database.urls import is_in_memory, redacted
 from tokenmem.errors import InvalidArgument
 from tokenmem.messages.parsing import Unstorable
@@ -21,6 +22,8 @@ class Options(TypedDict):
     schema: str | None
     keep_versions: bool
     unstorable: Unstorable
+    pool_size: int | None
+    timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Reopening:
 
     Attributes:
         url: the database, with its password.
+        connections: what the store's arguments say of its connections.
         counter: the counter of new conversations.
         schema: the PostgreSQL schema, None on SQLite.
         owner: whose conversations alone are there; None for all.
@@ -37,6 +41,7 @@ class Reopening:
     """
 
     url: sa.URL
+    connections: ConnectionOptions
     counter: TokenCounter
     schema: str | None
     owner: str | None
@@ -50,6 +55,8 @@ class Reopening:
             "schema": self.schema,
             "keep_versions": self.keep_versions,
             "unstorable": self.unstorable,
+            "pool_size": self.connections.pool_size,
+            "timeout": self.connections.timeout,
         }
 
     def with_owner(self, procedures: Procedures) -> Procedures:
@@ -57,11 +64,14 @@ class Reopening:
         return procedures if self.owner is None else procedures.for_owner(self.owner)
 
 
-def reopening_of(url: sa.URL | None, procedures: Procedures, *, is_bound: bool) -> Reopening:
+def reopening_of(
+    url: sa.URL | None, connections: ConnectionOptions, procedures: Procedures, *, is_bound: bool
+) -> Reopening:
     """What a store is pickled as.
 
     Args:
         url: what it was opened on; None for an Engine of the caller's.
+        connections: what its arguments say of its connections.
         procedures: the store's.
         is_bound: whether it works on a connection of the caller's or in a transaction.
 
@@ -85,5 +95,11 @@ def reopening_of(url: sa.URL | None, procedures: Procedures, *, is_bound: bool) 
         )
     scope = procedures.scope
     return Reopening(
-        url, procedures.counter, scope.schema, scope.owner, procedures.keep_versions, procedures.unstorable
+        url,
+        connections,
+        procedures.counter,
+        scope.schema,
+        scope.owner,
+        procedures.keep_versions,
+        procedures.unstorable,
     )

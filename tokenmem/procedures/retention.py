@@ -65,7 +65,7 @@ class RetentionProcedures(BaseProcedures):
     ) -> Procedure[Purged]:
         total, after = Purged(0, 0), ""
         while True:
-            step = yield from self.write(operation, after, dry_run, *args, **kwargs)
+            step = yield from self.write_long(operation, after, dry_run, *args, **kwargs)
             total = _sum(total, step.purged)
             if step.last_id is None:
                 return total
@@ -86,7 +86,7 @@ class RetentionProcedures(BaseProcedures):
         """Go through the owner's conversations, and again through those that have come meanwhile."""
         total, after = 0, ""
         while True:
-            step = yield from self.write(operation, after, *args, **kwargs)
+            step = yield from self.write_long(operation, after, *args, **kwargs)
             total += step.conversations
             if step.last_id is None and not after:
                 return total
@@ -101,7 +101,7 @@ class RetentionProcedures(BaseProcedures):
     ) -> Procedure[list[Usage]]:
         """Sum up what calls have cost."""
         scoped = self if owner is None else self.for_owner(owner)
-        return scoped.read(
+        return scoped.read_long(
             usage.usage,
             optional_day(since, "since"),
             optional_day(until, "until"),

@@ -119,4 +119,4 @@ class TransferProcedures(BaseProcedures):
                     line=each if each.is_export else None,
                 )
             )
-        return (yield from self.write(bulk_create.bulk_create, new))
+        return (yield from self.write_long(bulk_create.bulk_create, new))

@@ -1,0 +1,1 @@
+"""Who gets a connection, and what a line in which nobody is overtaken costs."""

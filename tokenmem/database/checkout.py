@@ -1,0 +1,92 @@
+"""A connection of an engine's for a while, and what has to be seen to meanwhile."""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.pool import StaticPool
+
+from tokenmem.database.connection_settings import TIMEOUT
+from tokenmem.database.fair_semaphore import FairSemaphore
+from tokenmem.forks import InsideSqlite
+
+_turns: weakref.WeakKeyDictionary[sa.Engine, FairSemaphore] = weakref.WeakKeyDictionary()
+
+
+def turns_on(engine: sa.Engine) -> FairSemaphore | None:
+    """For an engine of the caller's that has one connection for everybody: the stores on it take turns.
+
+    SQLAlchemy's StaticPool hands the same connection to all at once: they would commit each other's
+    transactions.
+    """
+    if not isinstance(engine.pool, StaticPool):
+        return None
+    return _turns.setdefault(engine, FairSemaphore(1))
+
+
+class Checkout:
+    """A connection for `with`, or from `open` to `close`.
+
+    Args:
+        engine: its engine.
+        is_sqlite: whether no thread may fork meanwhile.
+        turns: what is to be waited for, see `turns_on`.
+        thread: whose it is, where another one opens it.
+    """
+
+    __slots__ = ("_connection", "_engine", "_inside", "_turns")
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        is_sqlite: bool,
+        turns: FairSemaphore | None = None,
+        thread: int | None = None,
+    ) -> None:
+        self._engine = engine
+        self._turns = turns
+        self._inside = InsideSqlite(thread) if is_sqlite else None
+
+    def open(self) -> sa.Connection:
+        """Take it.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: there was none in time.
+        """
+        if self._turns is not None:
+            is_async = self._engine.dialect.is_async
+            if not self._turns.acquire(TIMEOUT, is_async=is_async):
+                raise exc.TimeoutError(f"its one connection was in use for {TIMEOUT:g} s")
+        if self._inside is not None:
+            self._inside.__enter__()
+        try:
+            self._connection = self._engine.connect()
+        except BaseException:
+            self._leave()
+            raise
+        return self._connection
+
+    def close(self) -> None:
+        """Return it."""
+        try:
+            self._connection.close()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._inside is not None:
+            self._inside.__exit__()
+        if self._turns is not None:
+            self._turns.release()
+
+    def __enter__(self) -> sa.Connection:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
