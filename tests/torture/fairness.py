@@ -73,7 +73,7 @@ def run(case: Case) -> Outcome:
 
 def connections_of(store: Any) -> int:
     """How many connections may serve at the same time."""
-    return max(pool.size() + max(pool._max_overflow, 0) for pool in pools_of(store))
+    return max(pool.size() for pool in pools_of(store))
 
 
 async def of_tasks(case: Case) -> tuple[int, int, list[str], int]:
@@ -186,5 +186,4 @@ CLASS = FaultClass(
     short=60,
     long=1000,
     planted=(PlantedFault("last come, first served", last_come_first_served, "postgresql", "async", 200),),
-    pending=dict.fromkeys(CASES, "the pools serve their callers in no order yet"),
 )

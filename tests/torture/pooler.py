@@ -109,6 +109,5 @@ CLASS = FaultClass(
             "errors of the driver not translated", errors_of_the_driver, "postgresql", "unprepared", 20
         ),
     ),
-    pending={("postgresql", "unprepared"): "prepared statements must still be switched off by hand"},
     unavailable=missing,
 )

@@ -82,5 +82,4 @@ CLASS = FaultClass(
     planted=(
         PlantedFault("errors of the driver not translated", errors_of_the_driver, "postgresql", "sync", 1),
     ),
-    pending=dict.fromkeys(CASES, "stores have no timeout for an operation yet"),
 )

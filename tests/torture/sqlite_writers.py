@@ -18,7 +18,7 @@ from tests.torture.support.ledger import Ledger, exchange, read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tests.torture.support.processes import at_once
-from tokenmem.database import engine
+from tokenmem.database import connection_settings
 from tokenmem.execution.effects import Write
 from tokenmem.execution.runners import EngineRunner
 
@@ -98,7 +98,7 @@ def gate(case: Case) -> Iterator[None]:
 @contextmanager
 def impatient() -> Iterator[None]:
     """A writer that finds the file locked gives up at once."""
-    with patched(engine, "BUSY_TIMEOUT", 0.0):
+    with patched(connection_settings, "TIMEOUT", 0.0):
         yield
 
 

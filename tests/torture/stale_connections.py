@@ -14,6 +14,7 @@ from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFaul
 from tests.torture.support.patching import patched
 from tests.torture.support.proxy import Proxy
 from tokenmem import Store
+from tokenmem.database import engine
 
 END_ALL = sa.text("""
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -26,9 +27,9 @@ def run(case: Case) -> Outcome:
     failures: list[str] = []
     ended = 0
     ledger, path = Ledger(case.directory / "ledger"), case.directory / "ledger"
-    engine = sa.create_engine(case.url, isolation_level="AUTOCOMMIT")
+    direct = sa.create_engine(case.url, isolation_level="AUTOCOMMIT")
     with (
-        engine.connect() as administrator,
+        direct.connect() as administrator,
         Proxy(case.url) as proxy,
         case.breaking(),
         case.store(proxy.url) as store,
@@ -45,7 +46,7 @@ def run(case: Case) -> Outcome:
                 use(store, ledger, f"k{number}", number)
             except Exception as error:
                 failures.append(f"{'a write' if number % 3 else 'a read'}: {type(error).__name__}: {error}")
-    engine.dispose()
+    direct.dispose()
     ledger.close()
     with case.store() as store:
         found = settle(store, read_ledgers([path]))
@@ -73,15 +74,9 @@ def use(store: Store, ledger: Ledger, key: str, number: int) -> Any:
 
 
 @contextmanager
-def tried_again_without_key() -> Iterator[None]:
-    """A write is tried again whatever came of it, and its key is forgotten."""
-    whole = Store.append
-
-    def again(store: Store, name: str, messages: Any, *, idempotency_key: str) -> Any:
-        whole(store, name, messages)
-        return whole(store, name, messages)
-
-    with patched(Store, "append", again):
+def never_looked_at() -> Iterator[None]:
+    """Idle connections are used without a look at their sockets."""
+    with patched(engine, "is_stale", lambda _: False):
         yield
 
 
@@ -96,8 +91,5 @@ CLASS = FaultClass(
     cases=CASES,
     short=6,
     long=200,
-    planted=(
-        PlantedFault("writes tried again without a key", tried_again_without_key, "postgresql", "sync", 6),
-    ),
-    pending=dict.fromkeys(CASES, "the first call on a connection that was closed meanwhile still fails"),
+    planted=(PlantedFault("sockets never looked at", never_looked_at, "postgresql", "sync", 12),),
 )
