@@ -11,7 +11,7 @@ from tests.torture.support.ledger import read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tests.torture.support.restartable import restartable_server
-from tests.torture.support.writers import Writer, wait_for_progress, writing
+from tests.torture.support.writers import Writer, wait_for_errors, wait_for_progress, writing
 from tokenmem import Store
 from tokenmem.database import driver_errors, engine
 
@@ -28,7 +28,7 @@ def run(case: Case) -> Outcome:
             time.sleep(random.random() * 0.02)
             if case.mode == "demoted":
                 server.do("stop", "standby")
-                time.sleep(0.05)
+                wait_for_errors(writers)
                 server.do("promote")
             else:
                 server.do("kill" if case.mode == "killed" else "stop", "start")

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from tests.torture.support.ledger import exchange
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tokenmem import AsyncStore, Store
+from tokenmem.database.fair_semaphore import FairSemaphore
 
 ROUNDS = 3
 BATCH = 15
@@ -23,7 +25,7 @@ OPERATIONS_WAITED = 30
 
 
 class Turns:
-    """When each caller came, and who was served before whom although he came later."""
+    """Who has come to the line for a connection, and who was served before whom although he came later."""
 
     def __init__(self) -> None:
         self._arrivals = itertools.count()
@@ -46,14 +48,30 @@ class Turns:
                     self._waiting[other] += 1
                     self.overtaken = max(self.overtaken, self._waiting[other])
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note who takes his place in the line, and who gets a connection."""
+        whole = FairSemaphore.acquire
+
+        def acquire(line: FairSemaphore, *arguments: Any, **options: Any) -> bool:
+            if line.limit == 1:  # the line for the very first connection
+                return whole(line, *arguments, **options)
+            mine = self.arrive()
+            try:
+                return whole(line, *arguments, **options)
+            finally:
+                self.end(mine)
+
+        with patched(FairSemaphore, "acquire", acquire):
+            yield
+
 
 def run(case: Case) -> Outcome:
     """So many callers at once, a few times each; then a request beside a batch."""
-    with case.breaking():
-        if case.mode == "async":
-            overtaken, size, failed, waited = asyncio.run(of_tasks(case))
-        else:
-            overtaken, size, failed, waited = of_threads(case)
+    turns = Turns()
+    with case.breaking(), turns.watched():
+        size, failed, waited = asyncio.run(of_tasks(case)) if case.mode == "async" else of_threads(case)
+    overtaken = turns.overtaken
     failures = list(failed[:3])
     if overtaken > size:
         failures.append(f"a caller was overtaken by {overtaken} others; the pool has {size} connections")
@@ -76,18 +94,16 @@ def connections_of(store: Any) -> int:
     return max(pool.size() for pool in pools_of(store))
 
 
-async def of_tasks(case: Case) -> tuple[int, int, list[str], int]:
-    turns, failed = Turns(), []
+async def of_tasks(case: Case) -> tuple[int, list[str], int]:
+    failed: list[str] = []
     async with AsyncStore(case.url, counter=Unit()) as store:
 
         async def caller(number: int) -> None:
             for round_ in range(ROUNDS):
-                mine = turns.arrive()
                 try:
                     await store.append(f"c{number}", exchange(f"{number}-{round_}"))
                 except Exception as error:
                     failed.append(f"{type(error).__name__}: {error}")
-                turns.end(mine)
 
         await asyncio.gather(*map(caller, range(case.size)))
         done, stop, waited = itertools.count(), asyncio.Event(), 0
@@ -105,21 +121,19 @@ async def of_tasks(case: Case) -> tuple[int, int, list[str], int]:
             waited = max(waited, next(done) - before - 1)
         stop.set()
         await asyncio.gather(*batch)
-        return turns.overtaken, connections_of(store), failed, waited
+        return connections_of(store), failed, waited
 
 
-def of_threads(case: Case) -> tuple[int, int, list[str], int]:
-    turns, failed = Turns(), []
+def of_threads(case: Case) -> tuple[int, list[str], int]:
+    failed: list[str] = []
     with Store(case.url, counter=Unit()) as store:
 
         def caller(number: int) -> None:
             for round_ in range(ROUNDS):
-                mine = turns.arrive()
                 try:
                     store.append(f"c{number}", exchange(f"{number}-{round_}"))
                 except Exception as error:
                     failed.append(f"{type(error).__name__}: {error}")
-                turns.end(mine)
 
         together([threading.Thread(target=caller, args=(number,)) for number in range(case.size)])
         done, stop, waited = itertools.count(), threading.Event(), 0
@@ -140,7 +154,7 @@ def of_threads(case: Case) -> tuple[int, int, list[str], int]:
         stop.set()
         for thread in batch:
             thread.join()
-        return turns.overtaken, connections_of(store), failed, waited
+        return connections_of(store), failed, waited
 
 
 def together(threads: list[threading.Thread]) -> None:
@@ -150,26 +164,23 @@ def together(threads: list[threading.Thread]) -> None:
         thread.join()
 
 
+class Stack(deque[Any]):
+    """A line from whose end the next one is taken."""
+
+    def popleft(self) -> Any:
+        return self.pop()
+
+
 @contextmanager
 def last_come_first_served() -> Iterator[None]:
     """Of those who wait, whoever came last is served first."""
-    whole, waiting, free = AsyncStore.append, list[asyncio.Future[None]](), [4]
+    whole = FairSemaphore._empty
 
-    async def unfair(store: AsyncStore, *arguments: Any, **options: Any) -> Any:
-        if free[0]:
-            free[0] -= 1
-        else:
-            waiting.append(asyncio.get_running_loop().create_future())
-            await waiting[-1]
-        try:
-            return await whole(store, *arguments, **options)
-        finally:
-            if waiting:
-                waiting.pop().set_result(None)
-            else:
-                free[0] += 1
+    def empty(line: FairSemaphore) -> None:
+        whole(line)
+        line._waiting = Stack()
 
-    with patched(AsyncStore, "append", unfair):
+    with patched(FairSemaphore, "_empty", empty):
         yield
 
 

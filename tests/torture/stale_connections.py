@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tests.torture.support.ledger import Ledger, exchange, read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
+from tests.torture.support.processes import wait_until
 from tests.torture.support.proxy import Proxy
 from tokenmem import Store
 from tokenmem.database import engine
@@ -41,7 +42,9 @@ def run(case: Case) -> Outcome:
                 ended += proxy.cut_all(reset=number % 4 == 1)
             else:
                 ended += len(administrator.execute(END_ALL).all())
-            time.sleep(0.005)  # until the news has arrived: what comes later is met in the middle of a call
+            # What is not there yet when the call begins is met in its middle: another class of faults.
+            wait_until(lambda: not proxy.connections, "the end of all connections")
+            time.sleep(0.01)
             try:
                 use(store, ledger, f"k{number}", number)
             except Exception as error:

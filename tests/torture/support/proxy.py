@@ -61,6 +61,11 @@ class Proxy:
         """The database's URL through the proxy."""
         return self._url.set(host="127.0.0.1", port=self._port).render_as_string(hide_password=False)
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are now; one that either side has ended counts until the other has."""
+        return len(self._links)
+
     def set_mode(self, mode: Mode) -> None:
         self._wait(self._set_mode(mode))
 
