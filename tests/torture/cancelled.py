@@ -115,7 +115,7 @@ async def append_in_transaction(store: AsyncStore, ledger: Ledger, name: str, ke
     ledger.attempt(name, key)
     async with store.transaction() as bound:
         first = await bound.append(name, exchange(key)[:1])
-        await asyncio.sleep(0.002)  # the application's own: a cancellation may come between two statements
+        await asyncio.sleep(0.01)  # the application's own: a cancellation may come between two statements
         await bound.append(name, exchange(key)[1:])
     ledger.acknowledge(name, key, first.first_position)
 

@@ -13,7 +13,7 @@ from tests.torture.support.patching import patched
 from tests.torture.support.restartable import restartable_server
 from tests.torture.support.writers import Writer, wait_for_errors, wait_for_progress, writing
 from tokenmem import Store
-from tokenmem.database import driver_errors, engine
+from tokenmem.database import driver_errors, engine, statements
 
 WRITERS = 4
 
@@ -64,6 +64,7 @@ def demotion_unknown() -> Iterator[None]:
     with (
         patched(driver_errors, "_RETRYABLE_STATES", states()),
         patched(engine, "is_demoted", lambda _: False),
+        patched(statements, "is_demoted", lambda _: False),
     ):
         yield
 
