@@ -150,6 +150,6 @@ CLASS = FaultClass(
     run=run,
     cases=(("sqlite", "sync"), ("sqlite", "async"), ("postgresql", "sync"), ("postgresql", "async")),
     short=2,
-    long=250,
+    long=150,
     planted=(PlantedFault("turns that are sent again without a key", without_keys, "sqlite", "sync", 10),),
 )

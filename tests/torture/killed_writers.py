@@ -56,7 +56,9 @@ def run(case: Case) -> Outcome:
         lost=found.lost,
         doubled=found.doubled,
         problems=found.problems,
-        figures={"kills in the middle of an append": len(entries.unknown)},
+        figures={
+            "kills in the middle of an append": sum(len(read_ledgers([path]).unknown) for path in ledgers)
+        },
         failures=found.failures,
     )
 
