@@ -73,7 +73,8 @@ def run(case: Case) -> Outcome:
         size, failed, waited = asyncio.run(of_tasks(case)) if case.mode == "async" else of_threads(case)
     overtaken = turns.overtaken
     failures = list(failed[:3])
-    if overtaken > size:
+    # A thread may be interrupted between its arrival, as it is noted here, and its place in the line.
+    if overtaken > (size if case.mode == "async" else 3 * size):
         failures.append(f"a caller was overtaken by {overtaken} others; the pool has {size} connections")
     if waited > OPERATIONS_WAITED:
         failures.append(f"a request beside a batch of {BATCH} waited for {waited} of its operations")
