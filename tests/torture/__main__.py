@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from tests.torture import page
@@ -31,7 +32,8 @@ def main() -> int:
             print(f"{fault_class.name}: skipped, {reason}", flush=True)
             continue
         for run in runs_of(fault_class, long=arguments.long):
-            if reason := fault_class.pending.get((run.engine, run.mode)):
+            reason = fault_class.pending.get((run.engine, run.mode))
+            if reason and not arguments.pending:
                 print(f"{run}: skipped, {reason}", flush=True)
                 continue
             outcome = done.get(run)
@@ -54,6 +56,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--class", dest="names", action="append", choices=sorted(BY_NAME), help="only this class; repeatable"
     )
+    parser.add_argument("--pending", action="store_true", help="try what is switched off, too")
     parser.add_argument("--again", action="store_true", help="do again what is done")
     return parser.parse_args()
 
@@ -70,36 +73,27 @@ def runs_of(fault_class: FaultClass, *, long: bool) -> Iterator[Run]:
 
 def perform(run: Run, seconds: int) -> dict[str, Any]:
     """Do a run in a process of its own, and end it with all that it has started where it hangs."""
-    command = [sys.executable, "-m", "tests.torture.one_run"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        printed, _ = process.communicate(json.dumps(run.told) + "\n", timeout=seconds)
-    except subprocess.TimeoutExpired:
-        printed = ""
-        reason = f"it has not ended within {seconds} s"
-    else:
-        reason = f"its process ended with {process.returncode}"
-    finally:
-        end(process)
+    command = [sys.executable, "-m", "tests.torture.one_run", json.dumps(run.told)]
+    options: dict[str, Any] = {
+        "cwd": ROOT,
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            printed, _ = process.communicate(timeout=seconds)
+            reason = f"its process ended with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            printed, reason = "", f"it has not ended within {seconds} s"
+        finally:
+            with suppress(ProcessLookupError):  # also those that it has left behind, as when it was killed
+                os.killpg(process.pid, signal.SIGKILL)
     lines = printed.splitlines()
     if not lines:
         return {"seconds": float(seconds), "wrong": [reason], "figures": {}}
     outcome: dict[str, Any] = json.loads(lines[-1])
     return outcome
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """End a run's process, and those of its session that are left."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM if process.poll() is None else signal.SIGKILL)
-        process.communicate(timeout=10)
-    except (ProcessLookupError, ValueError):
-        pass
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def holds(run: Run, outcome: dict[str, Any]) -> bool:

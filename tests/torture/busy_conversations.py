@@ -95,7 +95,7 @@ CLASS = FaultClass(
     counts="appends",
     run=run,
     cases=(("sqlite", "one"), ("sqlite", "fifty"), ("postgresql", "one"), ("postgresql", "fifty")),
-    short=64,
+    short=32,
     long=16_000,
     planted=(PlantedFault("an append in two transactions", in_two_transactions, "postgresql", "one", 320),),
 )

@@ -66,28 +66,41 @@ async def cancel_many(case: Case, store: AsyncStore, ledger: Ledger) -> int:
     began = time.monotonic()
     for number in range(TRIALS):
         await append(store, ledger, "c0", f"trial{number}")
-    # With some at once an operation takes about so many times as long as alone.
-    latest = (time.monotonic() - began) / TRIALS * AT_ONCE
+    moment = Moment(random, (time.monotonic() - began) / TRIALS * AT_ONCE)
 
     async def one(number: int) -> bool:
         async with places:
-            return await cancel_one(random, store, ledger, number, latest)
+            return await cancel_one(moment, store, ledger, number)
 
     return sum(await asyncio.gather(*map(one, range(case.size))))
 
 
-async def cancel_one(random: Random, store: AsyncStore, ledger: Ledger, number: int, latest: float) -> bool:
+class Moment:
+    """When a task is cancelled; adapted so that about half of them have ended before."""
+
+    def __init__(self, random: Random, latest: float) -> None:
+        self.random = random
+        self._latest = latest
+
+    async def come(self) -> None:
+        await asyncio.sleep(self.random.random() * self._latest)
+
+    def was(self, *, too_early: bool) -> None:
+        self._latest *= 1.05 if too_early else 0.95
+
+
+async def cancel_one(moment: Moment, store: AsyncStore, ledger: Ledger, number: int) -> bool:
     key, name = f"k{number}", f"c{number % 5}"
-    work = random.choice([append, append, append_in_transaction, read])
+    work = moment.random.choice([append, append, append_in_transaction, read])
     task = asyncio.create_task(work(store, ledger, name, key))
-    await asyncio.sleep(random.random() ** 2 * latest)
-    if random.random() < 0.3:
-        await asyncio.sleep(0)
+    await moment.come()
     task.cancel()
     try:
         await task
     except asyncio.CancelledError:
+        moment.was(too_early=True)
         return True
+    moment.was(too_early=False)
     return False
 
 
@@ -102,7 +115,7 @@ async def append_in_transaction(store: AsyncStore, ledger: Ledger, name: str, ke
     ledger.attempt(name, key)
     async with store.transaction() as bound:
         first = await bound.append(name, exchange(key)[:1])
-        await bound.conversation(name)
+        await asyncio.sleep(0.01)  # the application's own: a cancellation may come between two statements
         await bound.append(name, exchange(key)[1:])
     ledger.acknowledge(name, key, first.first_position)
 

@@ -13,6 +13,7 @@ from tests.torture.support.ledger import Ledger, exchange, read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tokenmem import AsyncStore
+from tokenmem.database.connection_settings import POOL_SIZE
 
 THREADS = {"few loops": 4, "many loops": 5}
 LOOPS = {"few loops": 3, "many loops": 8}
@@ -21,8 +22,8 @@ LOOPS = {"few loops": 3, "many loops": 8}
 TASKS = 5
 """At once in each loop."""
 
-MOST_CONNECTIONS = 30
-"""Of one process, as docs/deployment.md says."""
+MOST_CONNECTIONS = POOL_SIZE
+"""Of one store in one process, as docs/deployment.md says."""
 
 CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity
@@ -103,8 +104,6 @@ def bound_to_one_loop() -> Iterator[None]:
         yield
 
 
-_POSTGRESQL = (("postgresql", "few loops"), ("postgresql", "many loops"))
-
 CLASS = FaultClass(
     name="event_loops",
     claim="One AsyncStore is used by twelve event loops in four threads, and by forty in five: each an "
@@ -112,7 +111,12 @@ CLASS = FaultClass(
     "no more connections than stated.",
     counts="appends",
     run=run,
-    cases=(("sqlite", "few loops"), ("sqlite", "many loops"), *_POSTGRESQL),
+    cases=(
+        ("sqlite", "few loops"),
+        ("sqlite", "many loops"),
+        ("postgresql", "few loops"),
+        ("postgresql", "many loops"),
+    ),
     short=120,
     long=4000,
     planted=(

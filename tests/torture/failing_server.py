@@ -11,9 +11,9 @@ from tests.torture.support.ledger import read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tests.torture.support.restartable import restartable_server
-from tests.torture.support.writers import Writer, wait_for_progress, writing
+from tests.torture.support.writers import Writer, wait_for_errors, wait_for_progress, writing
 from tokenmem import Store
-from tokenmem.database import driver_errors, engine
+from tokenmem.database import driver_errors, engine, statements
 
 WRITERS = 4
 
@@ -28,7 +28,7 @@ def run(case: Case) -> Outcome:
             time.sleep(random.random() * 0.02)
             if case.mode == "demoted":
                 server.do("stop", "standby")
-                time.sleep(0.05)
+                wait_for_errors(writers)
                 server.do("promote")
             else:
                 server.do("kill" if case.mode == "killed" else "stop", "start")
@@ -64,6 +64,7 @@ def demotion_unknown() -> Iterator[None]:
     with (
         patched(driver_errors, "_RETRYABLE_STATES", states()),
         patched(engine, "is_demoted", lambda _: False),
+        patched(statements, "is_demoted", lambda _: False),
     ):
         yield
 
@@ -84,7 +85,7 @@ CLASS = FaultClass(
     counts="kills, restarts or demotions",
     run=run,
     cases=(("postgresql", "killed"), ("postgresql", "restarted"), ("postgresql", "demoted")),
-    short=2,
+    short=1,
     long=200,
     planted=(
         PlantedFault("a demoted server taken for an error", demotion_unknown, "postgresql", "demoted", 3),

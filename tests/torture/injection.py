@@ -210,7 +210,7 @@ CLASS = FaultClass(
     counts="payloads",
     run=run,
     cases=EACH_ENGINE,
-    short=8,
+    short=4,
     long=200,
     planted=(PlantedFault("prefixes as patterns", prefix_as_pattern, "sqlite", "sync", 200),),
 )

@@ -103,7 +103,7 @@ CLASS = FaultClass(
     counts="calls",
     run=run,
     cases=SYNC_AND_ASYNC,
-    short=60,
+    short=40,
     long=1000,
     planted=(
         PlantedFault(

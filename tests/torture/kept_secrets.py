@@ -20,8 +20,6 @@ from tokenmem.messages.json_lines import ConversationLine
 
 CANARY = "c4n4ry-in-a-coal-mine"
 PASSWORD = "p4ssw0rd-of-the-mine"
-WRONG_ROLE = "nobody"
-"""Not the canary: a wrong role is named in the error, as other wrong values are."""
 
 
 class Letters:
@@ -45,7 +43,7 @@ def uses() -> list[Use]:
         lambda store: store.append("c", [said], idempotency_key="k"),
         lambda store: store.append("c", [Message.user("other " + CANARY)], idempotency_key="k"),
         lambda store: store.append("c", [said], expected_position=99),
-        lambda store: store.append("c", [{"role": WRONG_ROLE, "content": CANARY}]),
+        lambda store: store.append("c", [{"role": CANARY, "content": CANARY}]),
         lambda store: store.append("c", [{"role": "user", "content": {"x": CANARY}}]),
         lambda store: store.append("c", [{"role": "user", "content": CANARY, "x": {1: CANARY}}]),
         lambda store: store.append("c", [{"role": "user", "content": CANARY + "\0"}]),
@@ -57,7 +55,7 @@ def uses() -> list[Use]:
         lambda store: store.append("c", [said], metadata={"a": {CANARY}}),
         lambda store: store.append("c", [said], unstorable="maybe"),
         lambda store: store.append("c", [said], counter=object()),
-        lambda store: store.edit("c", 1, {"role": WRONG_ROLE, "content": CANARY}),
+        lambda store: store.edit("c", 1, {"role": CANARY, "content": CANARY}),
         lambda store: store.edit("c", 99, said),
         lambda store: store.edit("c", 2, Message.user(CANARY), pinned=True),
         lambda store: store.replace("c", [said, {"content": CANARY}]),
@@ -66,7 +64,7 @@ def uses() -> list[Use]:
         lambda store: store.record_call("c", model="m", instructions=CANARY, last_position=99),
         lambda store: store.record_call("c", model="m", changes=[{"position": CANARY}]),
         lambda store: store.import_conversations(
-            [ConversationLine("i", [{"role": WRONG_ROLE, "content": CANARY}])]
+            [ConversationLine("i", [{"role": CANARY, "content": CANARY}])]
         ),
         lambda store: store.import_conversations([CANARY]),
         lambda store: store.window("c", 1),
@@ -142,13 +140,26 @@ def broken(case: Case, store: Store) -> Iterator[str]:
     prefix = "" if case.engine == "sqlite" else "tokenmem."
     with suppress(Exception), store.engine.begin() as connection:
         connection.exec_driver_sql(f"ALTER TABLE {prefix}messages RENAME COLUMN content TO contents")
+    yield from said_by(store)
+    with suppress(Exception), store.engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {prefix}messages RENAME COLUMN contents TO content")
+    if case.engine == "postgresql":  # its server quotes the whole row that a constraint refuses
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"ALTER TABLE {prefix}messages ADD CONSTRAINT x CHECK (role = '') NOT VALID"
+            )
+        yield from said_by(store)
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {prefix}messages DROP CONSTRAINT x")
+
+
+def said_by(store: Store) -> Iterator[str]:
+    """What two uses say that fail."""
     for use in uses()[:2]:
         try:
             use(store)
         except Exception as error:
             yield str(error) + chained(error)
-    with suppress(Exception), store.engine.begin() as connection:
-        connection.exec_driver_sql(f"ALTER TABLE {prefix}messages RENAME COLUMN contents TO content")
 
 
 def command_errors(url: str) -> Iterator[str]:

@@ -23,8 +23,6 @@ TURNS_EACH = 5
 """Turns of a conversation; each is killed once and then sent again."""
 
 PIECES = 8
-LATEST = 0.06
-"""Seconds after the turn has begun at which it is killed at the latest."""
 
 
 def run(case: Case) -> Outcome:
@@ -32,13 +30,14 @@ def run(case: Case) -> Outcome:
     random = case.random
     sent, acknowledged = [], 0
     with ModelServer(reply, count=lambda _: 1) as server:
+        latest = 1.2 * undisturbed(case, server.base_url)
         for turn in range(case.size):
             conversation_id, key = f"c{turn // TURNS_EACH}", f"k{turn}"
             sent.append((conversation_id, key))
             begun = case.directory / f"{turn}.begun"
             process = started(take_turn, case, server.base_url, conversation_id, key, str(begun))
             wait_until(begun.exists, "a turn's beginning")
-            time.sleep(random.random() * LATEST)
+            time.sleep(random.random() * latest)
             process.kill()
             process.join()
             process.close()
@@ -49,6 +48,16 @@ def run(case: Case) -> Outcome:
         problems = server.problems
     with Store(case.url, counter=One()) as store:
         return settled(store, sent, acknowledged, problems)
+
+
+def undisturbed(case: Case, base_url: str) -> float:
+    """How long a turn takes in a process of its own, in seconds."""
+    begun = case.directory / "undisturbed.begun"
+    process = started(take_turn, case, base_url, "undisturbed", "k", str(begun))
+    wait_until(begun.exists, "a turn's beginning")
+    began = time.monotonic()
+    process.join()
+    return time.monotonic() - began
 
 
 def reply(request: Request) -> Answer:
@@ -140,7 +149,7 @@ CLASS = FaultClass(
     counts="kills",
     run=run,
     cases=(("sqlite", "sync"), ("sqlite", "async"), ("postgresql", "sync"), ("postgresql", "async")),
-    short=4,
-    long=250,
+    short=2,
+    long=150,
     planted=(PlantedFault("turns that are sent again without a key", without_keys, "sqlite", "sync", 10),),
 )

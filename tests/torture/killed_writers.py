@@ -56,7 +56,9 @@ def run(case: Case) -> Outcome:
         lost=found.lost,
         doubled=found.doubled,
         problems=found.problems,
-        figures={"kills in the middle of an append": len(entries.unknown)},
+        figures={
+            "kills in the middle of an append": sum(len(read_ledgers([path]).unknown) for path in ledgers)
+        },
         failures=found.failures,
     )
 
@@ -132,7 +134,7 @@ CLASS = FaultClass(
     counts="kills",
     run=run,
     cases=SYNC_AND_ASYNC,
-    short=8,
+    short=5,
     long=500,
     planted=(
         PlantedFault("an append in two transactions", in_two_transactions, "sqlite", "sync", 60),

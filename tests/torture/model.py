@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.torture.support.machine import Machine
+from tests.torture.support.conversation_rules import ConversationRules
+from tests.torture.support.message_rules import MessageRules
 from tests.torture.support.outcome import EACH_ENGINE, Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
 from tokenmem import Store
@@ -26,19 +27,19 @@ def run(case: Case) -> Outcome:
     numbers, failures = itertools.count(), []
     with case.breaking(), case.store() as store:
 
-        class Begun(Machine):
+        class Machine(MessageRules, ConversationRules):
             def __init__(self) -> None:
                 super().__init__(store, f"e{next(numbers)}")
 
-        Begun.steps = Begun.problems = 0
-        while Begun.steps < case.size and not failures:
+        Machine.steps = Machine.problems = 0
+        while Machine.steps < case.size and not failures:
             try:
-                run_state_machine_as_test(Begun, settings=of_size(case, Begun.steps))
+                run_state_machine_as_test(Machine, settings=of_size(case, Machine.steps))
             except Exception:
                 failures.append(traceback.format_exc(limit=-3))
     return Outcome(
-        operations=Begun.steps,
-        problems=Begun.problems,
+        operations=Machine.steps,
+        problems=Machine.problems,
         figures={"examples": next(numbers)},
         failures=tuple(failures),
     )
@@ -83,7 +84,7 @@ CLASS = FaultClass(
     counts="steps",
     run=run,
     cases=EACH_ENGINE,
-    short=150,
+    short=100,
     long=50_000,
     planted=(
         PlantedFault("totals not closed up after a removal", totals_not_closed_up, "sqlite", "sync", 2000),

@@ -1,4 +1,4 @@
-"""One run of one class in a process of its own, told which on its standard input.
+"""One run of one class in a process of its own, told which as JSON.
 
 It prints what came of it as one line of JSON. The process that started it ends it where it hangs.
 """
@@ -22,7 +22,7 @@ from tests.torture.support.outcome import Case, FaultClass, Outcome
 
 
 def main() -> None:
-    told: dict[str, Any] = json.loads(sys.stdin.readline())
+    told: dict[str, Any] = json.loads(sys.argv[1])
     fault_class = BY_NAME[told["class"]]
     began = time.monotonic()
     try:

@@ -17,8 +17,8 @@ from typing import Any
 from tests.torture.support.ledger import Ledger, exchange, read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
-from tests.torture.support.processes import at_once
-from tokenmem.database import engine
+from tests.torture.support.processes import at_once, wait_until
+from tokenmem.database import connection_settings
 from tokenmem.execution.effects import Write
 from tokenmem.execution.runners import EngineRunner
 
@@ -27,8 +27,7 @@ WRITERS = 8
 
 def run(case: Case) -> Outcome:
     """So many seconds, all of them at the same time."""
-    began = time.time() + 1.0
-    answers = at_once(WRITERS, work, case, began, patience=case.size + 120)
+    answers = at_once(WRITERS, work, case, patience=case.size + 120)
     with case.store() as store:
         found = settle(store, read_ledgers(case.directory.glob("*.ledger")))
     counts = [len(waits) for waits, _ in answers]
@@ -52,14 +51,15 @@ def run(case: Case) -> Outcome:
     )
 
 
-def work(number: int, case: Case, began: float) -> tuple[list[float], list[str]]:
+def work(number: int, case: Case) -> tuple[list[float], list[str]]:
     """How long each append took, in seconds."""
     waits, failed = [], []
     ledger = Ledger(case.directory / f"{number}.ledger")
     with case.breaking(), gate(case) if case.mode == "gated" else nullcontext(), case.store() as store:
         store.conversations(limit=1)
-        time.sleep(max(0.0, began - time.time()))
-        turn = 0
+        (case.directory / f"{number}.ready").touch()
+        wait_until(lambda: len(list(case.directory.glob("*.ready"))) == WRITERS, "all writers")
+        turn, began = 0, time.time()
         while (now := time.time()) < began + case.size:
             key = f"{number}-{turn}"
             ledger.attempt(f"c{number}", key)
@@ -98,7 +98,7 @@ def gate(case: Case) -> Iterator[None]:
 @contextmanager
 def impatient() -> Iterator[None]:
     """A writer that finds the file locked gives up at once."""
-    with patched(engine, "BUSY_TIMEOUT", 0.0):
+    with patched(connection_settings, "TIMEOUT", 0.0):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,13 @@ import sqlalchemy as sa
 from tests.torture.support.ledger import Ledger, exchange, read_ledgers, settle
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
 from tests.torture.support.patching import patched
+from tests.torture.support.processes import wait_until
 from tests.torture.support.proxy import Proxy
 from tokenmem import Store
+from tokenmem.database import engine
 
 END_ALL = sa.text("""
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'tokenmem'
 """)
 
@@ -25,9 +28,9 @@ def run(case: Case) -> Outcome:
     failures: list[str] = []
     ended = 0
     ledger, path = Ledger(case.directory / "ledger"), case.directory / "ledger"
-    engine = sa.create_engine(case.url, isolation_level="AUTOCOMMIT")
+    direct = sa.create_engine(case.url, isolation_level="AUTOCOMMIT")
     with (
-        engine.connect() as administrator,
+        direct.connect() as administrator,
         Proxy(case.url) as proxy,
         case.breaking(),
         case.store(proxy.url) as store,
@@ -39,12 +42,14 @@ def run(case: Case) -> Outcome:
                 ended += proxy.cut_all(reset=number % 4 == 1)
             else:
                 ended += len(administrator.execute(END_ALL).all())
-            proxy.wait_for_none()  # the news has arrived: what comes later is met in the middle of a call
+            # What is not there yet when the call begins is met in its middle: another class of faults.
+            wait_until(lambda: not proxy.connections, "the end of all connections")
+            time.sleep(0.01)
             try:
                 use(store, ledger, f"k{number}", number)
             except Exception as error:
                 failures.append(f"{'a write' if number % 3 else 'a read'}: {type(error).__name__}: {error}")
-    engine.dispose()
+    direct.dispose()
     ledger.close()
     with case.store() as store:
         found = settle(store, read_ledgers([path]))
@@ -72,15 +77,9 @@ def use(store: Store, ledger: Ledger, key: str, number: int) -> Any:
 
 
 @contextmanager
-def tried_again_without_key() -> Iterator[None]:
-    """A write is tried again whatever came of it, and its key is forgotten."""
-    whole = Store.append
-
-    def again(store: Store, name: str, messages: Any, *, idempotency_key: str) -> Any:
-        whole(store, name, messages)
-        return whole(store, name, messages)
-
-    with patched(Store, "append", again):
+def never_looked_at() -> Iterator[None]:
+    """Idle connections are used without a look at their sockets."""
+    with patched(engine, "is_stale", lambda _: False):
         yield
 
 
@@ -95,7 +94,5 @@ CLASS = FaultClass(
     cases=CASES,
     short=6,
     long=200,
-    planted=(
-        PlantedFault("writes tried again without a key", tried_again_without_key, "postgresql", "sync", 6),
-    ),
+    planted=(PlantedFault("sockets never looked at", never_looked_at, "postgresql", "sync", 12),),
 )

@@ -43,7 +43,7 @@ CLASS = FaultClass(
     counts="terminations",
     run=run,
     cases=(("postgresql", "sync"), ("postgresql", "async")),
-    short=15,
+    short=10,
     long=500,
     planted=(
         PlantedFault("errors of the driver not translated", errors_of_the_driver, "postgresql", "sync", 20),

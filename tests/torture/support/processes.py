@@ -18,7 +18,7 @@ PATIENCE = 120.0
 def context() -> ForkServerContext:
     """Where processes come from."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.torture.classes"])
+    found.set_forkserver_preload(["tests.torture.support.preloaded"])
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,9 +89,18 @@ def writing(case: Case, url: str, count: int) -> Iterator[list[Writer]]:
 
 def wait_for_progress(writers: list[Writer], more: int = 1) -> None:
     """Until each writer has appended so many times more; raises TimeoutError where one does not."""
-    goals = [writer.appended + more for writer in writers]
+    _wait_for(writers, lambda writer: writer.appended, more)
+
+
+def wait_for_errors(writers: list[Writer], more: int = 1) -> None:
+    """Until each writer has been told so many times more to try again; raises TimeoutError likewise."""
+    _wait_for(writers, lambda writer: writer.errors.total(), more)
+
+
+def _wait_for(writers: list[Writer], count: Callable[[Writer], int], more: int) -> None:
+    goals = [count(writer) + more for writer in writers]
     until = time.monotonic() + 60
-    while any(writer.appended < goal for writer, goal in zip(writers, goals, strict=True)):
+    while any(count(writer) < goal for writer, goal in zip(writers, goals, strict=True)):
         if any(writer.other for writer in writers):
             return
         if time.monotonic() > until:
