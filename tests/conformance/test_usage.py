@@ -220,8 +220,8 @@ def test_verify_finds_counts_below_zero(store: Store, sql: Direct) -> None:
             f" VALUES ('{owner}', '2026-01-01', '{model}', 1, {count})"
         )
     assert [problem.detail for problem in store.verify()] == [
-        "usage kept of owner '', 2026-01-01, n: output_tokens is -1",
-        "usage kept of owner 'ann', 2026-01-01, m: output_tokens is -3",
+        "usage kept of owner '', 2026-01-01, 'n': output_tokens is -1",
+        "usage kept of owner 'ann', 2026-01-01, 'm': output_tokens is -3",
     ]
     (problem,) = store.for_owner("ann").verify()
     assert (problem.conversation_id, problem.position) == ("", None)

@@ -134,7 +134,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "human"}, "LangChain"),
     ({"type": "ai", "data": "x"}, "LangChain"),
     ({"type": "remove", "id": "x"}, "LangChain"),
-    ({"type": "chat", "data": {"role": "judge", "content": "x"}}, "judge"),
+    ({"type": "chat", "data": {"role": "judge", "content": "x"}}, "a string of 5 characters that is none"),
     ({"type": "tool", "data": {"content": "x"}}, "tool_call_id"),
     ({"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {}, "id": None}]}, "no id"),
     ({"lc": 1, "type": "not_implemented", "id": ["a", "B"], "repr": "x"}, "no message"),

@@ -143,7 +143,7 @@ def _look(database: Database, wanted: set[bytes], encoding: str, done: Erasure) 
     with _connected(database) as connection:
         done.log_is_empty = sqlite_files.truncate_log(connection)
         paths = sqlite_files.files_of(connection)
-    database.engine.dispose()  # the last connection writes the log into the file
+    database.store.close()  # the last connection writes the log into the file
     found = sqlite_files.found_in([path for path in paths if os.path.exists(path)], wanted)
     stored: dict[str, set[bytes]] = {}
     if found:

@@ -20,6 +20,7 @@ from tokenmem.database.driver_internals import begin_names_anywhere
 from tokenmem.database.liveness import is_stale
 from tokenmem.database.pool import ConnectionLimit, FairPool
 from tokenmem.database.schema import DEFAULT_SCHEMA, checked_schema
+from tokenmem.database.sqlalchemy_internals import commits_every_statement
 from tokenmem.database.statements import OWN_ENGINE, DriverConnection, Scope, Statement, is_demoted
 from tokenmem.database.urls import URL_HELP, checked_options, is_in_memory, parse_url
 from tokenmem.errors import (
@@ -239,7 +240,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     """Begin where SQLAlchemy begins: what it rolls back is then all that was done since, as on PostgreSQL."""
     driver: DriverConnection = connection.connection.driver_connection
-    if not driver.in_transaction:
+    if not driver.in_transaction and not commits_every_statement(connection):
         driver.execute("BEGIN")
 
 

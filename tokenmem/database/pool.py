@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections import deque
@@ -41,7 +42,8 @@ class ConnectionLimit:
 
     def make_room(self, asking: FairPool) -> None:
         """Where there are as many connections as may be, close one of another pool's that is idle."""
-        others = [pool for pool in self._pools if pool is not asking]
+        # In a forked child those of the parent may still be there: their connections are the parent's.
+        others = [pool for pool in self._pools if pool is not asking and pool.process == os.getpid()]
         for pool in others:
             idle = sum(each.checkedin() for each in others)
             if self.places.used + idle <= self.places.limit or pool.close_one():
@@ -54,13 +56,13 @@ class _Seeker:
     Attributes:
         waiter: how to wake them.
         found: the connection, once there is one for them.
-        failure: why there is none.
+        failure: why there is none. Where neither is there, they are to open one themselves.
     """
 
     def __init__(self, *, is_async: bool) -> None:
         self.waiter = waiter_of(is_async=is_async)
         self.found: ConnectionPoolEntry | None = None
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
 
 
 class FairPool(Pool):
@@ -99,7 +101,9 @@ class FairPool(Pool):
         self._idle: list[ConnectionPoolEntry] = []
         self._in_use: set[ConnectionPoolEntry] = set()
         self._seekers: deque[_Seeker] = deque()
-        self._opening: set[object] = set()
+        self._openings = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # else nobody would hold those that open connections
+        self.process = os.getpid()
         self._is_disposed = False
         self._first = FairSemaphore(1)
         self._has_connected = False
@@ -128,13 +132,12 @@ class FairPool(Pool):
             if not is_alone:
                 seeker = _Seeker(is_async=self._dialect.is_async)
                 self._seekers.append(seeker)
-                opens = len(self._opening) < len(self._seekers)
-                if opens:
-                    self._opening.add(seeker)
+                opens = self._openings < len(self._seekers)
+                self._openings += opens
         if is_alone:
             return self._opened()
         if opens:
-            self._open_aside(seeker)
+            self._open_aside()
         return self._awaited(seeker)
 
     def _awaited(self, seeker: _Seeker) -> ConnectionPoolEntry:
@@ -148,8 +151,7 @@ class FairPool(Pool):
             raise exc.TimeoutError(f"no connection was there after {self._timeout:g} s")
         if seeker.failure is not None:
             raise seeker.failure
-        assert seeker.found is not None  # noqa: S101 - woken with one of the two
-        return seeker.found
+        return seeker.found or self._opened()  # whoever opened one for the line has been cancelled
 
     def _has_left(self, seeker: _Seeker) -> bool:
         """Take a seeker out of the line; False where it has been answered meanwhile."""
@@ -159,34 +161,35 @@ class FairPool(Pool):
             self._seekers.remove(seeker)
             return True
 
-    def _open_aside(self, seeker: _Seeker) -> None:
+    def _open_aside(self) -> None:
         """Have a connection opened, for whoever is first in the line when it is there."""
         if self._dialect.is_async:
-            task = asyncio.get_running_loop().create_task(greenlet_spawn(self._open_for_line, seeker))
-            self._opening.add(task)
+            task = asyncio.get_running_loop().create_task(greenlet_spawn(self._open_for_line))
+            self._tasks.add(task)
             task.add_done_callback(self._opening_ended)
         else:
-            threading.Thread(target=self._open_for_line, args=[seeker], daemon=True).start()
+            threading.Thread(target=self._open_for_line, daemon=True).start()
 
     def _opening_ended(self, task: asyncio.Task[None]) -> None:
-        with self._lock:
-            self._opening.discard(task)
+        self._tasks.discard(task)
+        if task.cancelled():  # with its loop, perhaps before it has begun
+            with self._lock:
+                self._openings -= 1
+                self._answer(None)
 
-    def _open_for_line(self, seeker: _Seeker) -> None:
+    def _open_for_line(self) -> None:
         try:
             record = self._opened()
-        except BaseException as error:
+        except Exception as error:
             with self._lock:
-                self._opening.discard(seeker)
+                self._openings -= 1
                 self._answer(None, error)
-            if not isinstance(error, Exception):
-                raise
         else:
             with self._lock:
-                self._opening.discard(seeker)
+                self._openings -= 1
             self._hand_on(record)
 
-    def _answer(self, record: ConnectionPoolEntry | None, failure: BaseException | None = None) -> bool:
+    def _answer(self, record: ConnectionPoolEntry | None, failure: Exception | None = None) -> bool:
         """Answer the first seeker who can still hear it; the lock is held."""
         while self._seekers:
             seeker = self._seekers.popleft()

@@ -27,6 +27,7 @@ def truncate_log(connection: sa.Connection) -> bool:
     driver: DriverConnection = connection.connection.driver_connection
     if driver.in_transaction:  # the caller's
         return False
+    connection.execution_options(isolation_level="AUTOCOMMIT")
     before = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     connection.exec_driver_sql(f"PRAGMA busy_timeout = {PATIENCE}")
     try:
@@ -40,7 +41,7 @@ def truncate_log(connection: sa.Connection) -> bool:
 
 def vacuum(connection: sa.Connection) -> None:
     """Write the file anew, with what is in its tables and nothing else. It needs room for a copy of it."""
-    connection.exec_driver_sql("VACUUM")
+    connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
 
 
 def files_of(connection: sa.Connection) -> list[str]:
