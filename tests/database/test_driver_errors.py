@@ -168,9 +168,10 @@ def test_a_database_that_is_not_utf_8(stores: Stores, encoding: str) -> None:
         store = stores.open(sa.make_url(stores.url).set(database=name))
         try:
             if encoding == "LATIN1":  # in which tables are there already: upgrade() makes none any more
-                with sa.create_engine(sa.make_url(stores.url).set(database=name)).begin() as other:
-                    other.exec_driver_sql(migrate.sql(other.engine.url, "tokenmem"))
-                    other.engine.dispose()
+                engine = sa.create_engine(sa.make_url(stores.url).set(database=name))
+                with engine.begin() as other:
+                    other.exec_driver_sql(migrate.sql(engine.url, "tokenmem"))
+                engine.dispose()
                 with pytest.warns(RuntimeWarning, match="encoding is LATIN1, which cannot hold every text"):
                     store.upgrade()
             else:

@@ -98,11 +98,20 @@ def test_whoever_has_waited_long_enough_leaves_the_line() -> None:
 
 @pytest.mark.parametrize("given", [False, True], ids=["waits", "was just given a place"])
 def test_a_cancelled_task_takes_no_place_along(given: bool) -> None:
-    semaphore = FairSemaphore(1)
+    semaphore, inside = FairSemaphore(1), list[int]()
+
+    async def stay() -> None:
+        assert await greenlet_spawn(semaphore.acquire, is_async=True)
+        inside.append(semaphore.used)
+        assert len(inside) == 1
+        for _ in range(3):
+            await asyncio.sleep(0)
+        inside.pop()
+        semaphore.release()
 
     async def main() -> None:
         assert semaphore.acquire()
-        tasks = [asyncio.create_task(task_in_line(semaphore, lambda: None)) for _ in range(3)]
+        tasks = [asyncio.create_task(stay()) for _ in range(3)]
         await asyncio.sleep(0)
         if given:
             semaphore.release()

@@ -12,7 +12,13 @@ from tokenmem.forks import reset_after_fork
 
 
 class Waiter(Protocol):
-    """Somebody in a line."""
+    """Somebody in a line.
+
+    Attributes:
+        is_served: whether a place is theirs, also where they have not noticed yet.
+    """
+
+    is_served: bool
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for `wake`; False after `timeout` seconds without it."""
@@ -74,16 +80,17 @@ class FairSemaphore:
     def _has_left(self, waiter: Waiter) -> bool:
         """Take a waiter out of the line; False where it has been given a place meanwhile."""
         with self._lock:
-            if waiter not in self._waiting:
-                return False
-            self._waiting.remove(waiter)
-            return True
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            return not waiter.is_served
 
     def release(self) -> None:
         """Give a place back: to the first in the line."""
         with self._lock:
             while self._waiting:
-                if self._waiting.popleft().wake():
+                waiter = self._waiting.popleft()
+                waiter.is_served = waiter.wake()
+                if waiter.is_served:
                     return
             # In a forked child what the parent had taken comes back, too.
             self._free = min(self._free + 1, self.limit)
@@ -98,6 +105,7 @@ class _Thread:
     """A thread in the line."""
 
     def __init__(self) -> None:
+        self.is_served = False
         self._sleep = threading.Lock()
         self._sleep.acquire()
 
@@ -113,6 +121,7 @@ class _Task:
     """A task in the line."""
 
     def __init__(self) -> None:
+        self.is_served = False
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[bool] = self._loop.create_future()
 

@@ -40,10 +40,17 @@ class ConnectionLimit:
         """Have a pool share it."""
         self._pools.add(pool)
 
+    def is_reached(self) -> bool:
+        """Whether there are as many connections as may be, or will be with whoever has a place."""
+        return self.places.used + sum(pool.checkedin() for pool in self._pools_here()) >= self.places.limit
+
+    def _pools_here(self) -> list[FairPool]:
+        # In a forked child those of the parent may still be there: their connections are the parent's.
+        return [pool for pool in self._pools if pool.process == os.getpid()]
+
     def make_room(self, asking: FairPool) -> None:
         """Where there are as many connections as may be, close one of another pool's that is idle."""
-        # In a forked child those of the parent may still be there: their connections are the parent's.
-        others = [pool for pool in self._pools if pool is not asking and pool.process == os.getpid()]
+        others = [pool for pool in self._pools_here() if pool is not asking]
         for pool in others:
             idle = sum(each.checkedin() for each in others)
             if self.places.used + idle <= self.places.limit or pool.close_one():
@@ -156,10 +163,9 @@ class FairPool(Pool):
     def _has_left(self, seeker: _Seeker) -> bool:
         """Take a seeker out of the line; False where it has been answered meanwhile."""
         with self._lock:
-            if seeker not in self._seekers:
-                return False
-            self._seekers.remove(seeker)
-            return True
+            if seeker in self._seekers:
+                self._seekers.remove(seeker)
+            return not seeker.waiter.is_served
 
     def _open_aside(self) -> None:
         """Have a connection opened, for whoever is first in the line when it is there."""
@@ -187,22 +193,23 @@ class FairPool(Pool):
         else:
             with self._lock:
                 self._openings -= 1
-            self._hand_on(record)
+            self._hand_on(record, is_new=True)
 
     def _answer(self, record: ConnectionPoolEntry | None, failure: Exception | None = None) -> bool:
         """Answer the first seeker who can still hear it; the lock is held."""
         while self._seekers:
             seeker = self._seekers.popleft()
             seeker.found, seeker.failure = record, failure
-            if seeker.waiter.wake():
+            seeker.waiter.is_served = seeker.waiter.wake()
+            if seeker.waiter.is_served:
                 return True
         return False
 
-    def _hand_on(self, record: ConnectionPoolEntry) -> None:
-        """Give a connection to the first in the line, or keep it."""
+    def _hand_on(self, record: ConnectionPoolEntry, *, is_new: bool = False) -> None:
+        """Give a connection to the first in the line, or keep it, if it is not one too many by now."""
         with self._lock:
             is_taken = self._answer(record)
-            if not is_taken and not self._is_disposed:
+            if not is_taken and not self._is_disposed and not (is_new and self._limit.is_reached()):
                 self._idle.append(record)
                 is_taken = True
         if not is_taken:

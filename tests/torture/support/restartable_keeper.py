@@ -76,7 +76,9 @@ class Server:
         return self._directory / "data" / "standby.signal"
 
     def _launch(self) -> None:
-        self._process = keeper.launch(self._programs, self._directory, self._port, wal_level="replica")
+        self._process = keeper.launch(
+            self._programs, self._directory, self._port, wal_level="replica", synchronous_commit="on"
+        )
         keeper.wait_until_ready(self._process, self._directory)
 
 
