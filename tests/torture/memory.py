@@ -18,7 +18,7 @@ from tokenmem import Message, Store, errors
 LEAST = 1024
 """Bytes that each thousand operations may add in the second half."""
 
-NOISE = 16 * 1024
+NOISE = 64 * 1024
 """Bytes that may come and go at any two looks: caches of the interpreter's own."""
 
 
