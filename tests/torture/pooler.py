@@ -14,9 +14,11 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from tests.support import postgres_keeper
-from tests.torture.failing_server import errors_of_the_driver, settled
+from tests.torture.failing_server import settled
 from tests.torture.support.outcome import Case, FaultClass, Outcome, PlantedFault
+from tests.torture.support.patching import patched
 from tests.torture.support.writers import wait_for_progress, writing
+from tokenmem.execution import runners
 
 WRITERS = 6
 BEHIND = 2
@@ -110,6 +112,13 @@ def missing() -> str:
     return "" if shutil.which("pgbouncer") else "there is no pgbouncer on PATH"
 
 
+@contextmanager
+def lost_statements_unnoticed() -> Iterator[None]:
+    """What the pooler loses of prepared statements is an error like any other."""
+    with patched(runners, "is_of_lost_preparation", lambda _: False):
+        yield
+
+
 CLASS = FaultClass(
     name="pooler",
     claim="Six writers go through PgBouncer in transaction mode with two connections behind it, once with "
@@ -125,7 +134,7 @@ CLASS = FaultClass(
     long=1000,
     planted=(
         PlantedFault(
-            "errors of the driver not translated", errors_of_the_driver, "postgresql", "unprepared", 20
+            "lost statements not noticed", lost_statements_unnoticed, "postgresql", "unprepared", 20
         ),
     ),
     unavailable=missing,
