@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import threading
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import StaticPool
 
 from tests.support.stores import Stores, engines_of, pools_of, texts
+from tests.support.threads import in_threads
 from tokenmem import AsyncStore, Message, Store, errors
 
 TERMINATE = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
@@ -19,25 +19,6 @@ CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 't
 
 on_postgresql = pytest.mark.parametrize("stores", ["postgresql-sync", "postgresql-async"], indirect=True)
 on_sqlite = pytest.mark.parametrize("stores", ["sqlite-sync", "sqlite-async"], indirect=True)
-
-
-def in_threads(count: int, work: Any) -> None:
-    """Run `work(number)` in so many threads at once; what one raises is raised."""
-    failures: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=[number]) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 # --- how many

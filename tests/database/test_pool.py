@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from tests.conformance.test_connections import in_threads
 from tests.support.stores import Unit, engines_of, texts
+from tests.support.threads import in_threads
 from tokenmem import AsyncStore, Store, errors
 
 

@@ -10,14 +10,11 @@ import psycopg
 from psycopg import waiting
 from psycopg.pq import TransactionStatus
 
+from tokenmem.database.kept_tasks import going_on
 from tokenmem.errors import DatabaseError
 
 CANCEL_LIMIT = 0.5
 """Seconds that whoever is cancelled waits for the server to stop the statement; it mostly takes a few ms."""
-
-
-_kept: set[asyncio.Future[None]] = set()
-"""What goes on although nobody waits for it: the event loop holds tasks only weakly."""
 
 
 class CancellableConnection(psycopg.AsyncConnection[Any]):
@@ -36,10 +33,8 @@ class CancellableConnection(psycopg.AsyncConnection[Any]):
             raise
 
     async def _stop(self, gen: Any) -> None:
-        stopping = asyncio.ensure_future(self._stopped(gen))
-        _kept.add(stopping)
-        stopping.add_done_callback(_kept.discard)
-        await asyncio.shield(stopping)  # whoever is cancelled once more does not wait, but it is stopped
+        # Whoever is cancelled once more does not wait, but it is stopped.
+        await asyncio.shield(going_on(self._stopped(gen)))
 
     async def _stopped(self, gen: Any) -> None:
         try:

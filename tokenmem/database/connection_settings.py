@@ -100,9 +100,8 @@ class ConnectionSettings:
             longest = 2**31 / 1000 - 1  # SQLite counts milliseconds in 32 bits
             given: dict[str, Any] = {"timeout": min(self.timeout, longest)}
             return {"check_same_thread": False} | _unless_in(self.url, given)
-        preparing: dict[str, Any] = {}
-        if self.preparation.is_off or self.prepare_threshold is not None:
-            preparing = {"prepare_threshold": None if self.preparation.is_off else self.prepare_threshold}
+        threshold = self.prepare_threshold
+        preparing = {} if threshold is None else {"prepare_threshold": threshold}
         return preparing | _unless_in(
             self.url,
             {

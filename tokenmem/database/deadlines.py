@@ -27,12 +27,11 @@ class Deadline:
         DatabaseUnavailable: at the end of the block, it did not, and the block failed for it.
     """
 
-    __slots__ = ("_connection", "_has_cut", "_seconds", "_url", "at")
+    __slots__ = ("_connection", "_seconds", "_url", "at")
 
     def __init__(self, connection: sa.Connection, seconds: float | None) -> None:
         self._seconds = seconds
         if seconds is not None:
-            self._has_cut = threading.Event()
             self._url = connection.engine.url
             self._connection: DriverConnection = connection.connection.driver_connection
             self.at = monotonic() + seconds
@@ -40,10 +39,7 @@ class Deadline:
 
     def cut(self) -> None:
         """End the connection; by the thread that has seen that its time is over."""
-        try:
-            cut(self._connection)
-        finally:
-            self._has_cut.set()
+        cut(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +49,8 @@ class Deadline:
     ) -> None:
         if self._seconds is None or _watch.end(self):
             return
-        self._has_cut.wait()  # else it might be cut when somebody else has it
+        with _watch.cutting:  # until it is cut: else it might be when somebody else has it
+            pass
         if isinstance(error, Exception):
             raise DatabaseUnavailable(
                 f"{redacted(self._url)}: no answer in {self._seconds:g} s, the store's timeout; a write "
@@ -70,6 +67,7 @@ class _Watch:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
+        self.cutting = threading.Lock()
         self._watched: dict[Deadline, None] = {}
         self._shortest = float("inf")
         self._wake = threading.Event()
@@ -98,8 +96,10 @@ class _Watch:
             for deadline in list(self._watched):
                 if deadline.at > now:
                     next_look = min(next_look, deadline.at)
-                elif self._watched.pop(deadline, deadline) is None:
-                    deadline.cut()
+                else:
+                    with self.cutting:
+                        if self.end(deadline):
+                            deadline.cut()
                 del deadline  # while asleep, hold nobody's connection
             self._wake.wait(next_look - monotonic())
             self._wake.clear()

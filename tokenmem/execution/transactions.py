@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from threading import get_ident
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -14,6 +14,7 @@ from tokenmem.database.checkout import Checkout
 from tokenmem.database.deadlines import Deadline
 from tokenmem.database.driver_errors import translated_errors
 from tokenmem.database.engine import begin_write, leave_autocommit, restart_as_write
+from tokenmem.database.kept_tasks import going_on
 from tokenmem.database.sqlalchemy_internals import greenlet_spawn
 from tokenmem.database.statements import DriverConnection
 from tokenmem.errors import DatabaseError, InvalidArgument
@@ -187,10 +188,6 @@ def transaction_of(runner: Runner) -> Iterator[TransactionRunner]:
     opened.commit()
 
 
-_kept: set[asyncio.Future[Any]] = set()
-"""What goes on although nobody waits for it: the event loop holds tasks only weakly."""
-
-
 class Place:
     """Where a transaction's connection may be used, by one task after the other.
 
@@ -208,11 +205,11 @@ class Place:
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Run it when it is its turn."""
         work = self._in_turn(function, *arguments)
-        return await (work if self._interruptible else asyncio.shield(_going_on(work)))
+        return await (work if self._interruptible else asyncio.shield(going_on(work)))
 
     async def finish(self, function: Callable[[], None]) -> None:
         """Run it to its end, and wait for that also where whoever waits is cancelled."""
-        task = _going_on(self._in_turn(function))
+        task = going_on(self._in_turn(function))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -222,7 +219,7 @@ class Place:
 
     def later(self, function: Callable[[], None]) -> None:
         """Run it when all else has been done; nobody waits."""
-        _going_on(self._in_turn(function))
+        going_on(self._in_turn(function))
 
     async def _in_turn(self, function: Callable[..., T], *arguments: object) -> T:
         async with self._turns:
@@ -243,19 +240,6 @@ class ThreadPlace(Place):
     def later(self, function: Callable[[], None]) -> None:
         """Run it when all else has been done; no event loop is needed for that."""
         self._worker.give(function)
-
-
-def _going_on(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-    task = asyncio.ensure_future(work)
-    _kept.add(task)
-    task.add_done_callback(_forget)
-    return task
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    _kept.discard(task)
-    if not task.cancelled():
-        task.exception()  # whoever waited has it; where nobody did, nobody is to be told
 
 
 class AsyncTransactionRunner:

@@ -49,12 +49,15 @@ class BaseProcedures:
 
     def read(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
         """Run an operation of this store's scope that only reads."""
-        return perform(Read(lambda connection: operation(connection, self.scope, *args, **kwargs)))
+        return perform(self.read_of(operation, *args, **kwargs))
+
+    def read_of(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Read[T]:
+        """An operation of this store's scope as an effect, which only reads."""
+        return Read(lambda connection: operation(connection, self.scope, *args, **kwargs))
 
     def read_long(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
         """Run one that takes longer the more there is: the store's timeout is not for it."""
-        reading = Read(lambda connection: operation(connection, self.scope, *args, **kwargs), takes_long=True)
-        return perform(reading)
+        return perform(replace(self.read_of(operation, *args, **kwargs), takes_long=True))
 
     def write_long(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> Procedure[T]:
         """The same for one that writes, in a transaction, again where another process came first."""
