@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -25,6 +25,8 @@ from tokenmem.messages.values import JSONObject, dump_json, load_json, moment_te
 from tokenmem.models import Conversation
 from tokenmem.operations import damage
 
+T = TypeVar("T")
+
 NO_BOUND = 2**62
 """Above every position, number and count of rows: the limit where there is none."""
 
@@ -32,8 +34,10 @@ _ORIGIN = datetime(2000, 1, 1)
 _ORIGIN_IN_UTC = _ORIGIN.replace(tzinfo=UTC)
 
 
-_ROLE, _KIND, _COST = map(operator.itemgetter, (1, 2, 5))
-_ROLES, _KINDS = frozenset(ROLES), frozenset(KINDS)
+ROLE_OF, KIND_OF, COST_OF, IS_PINNED = map(operator.itemgetter, (1, 2, 5, 6))
+"""What stands in these places of a row of `{message_columns}`."""
+
+KNOWN_ROLES, KNOWN_KINDS = frozenset(ROLES), frozenset(KINDS)
 
 
 def check_rows(rows: Sequence[Row], conversation_id: str) -> None:
@@ -43,10 +47,9 @@ def check_rows(rows: Sequence[Row], conversation_id: str) -> None:
         DatabaseError: a role, a kind or a number of tokens is damaged.
     """
     try:
-        if set(map(_ROLE, rows)) <= _ROLES and set(map(_KIND, rows)) <= _KINDS:
-            sum(
-                map(_COST, rows)
-            )  # of what is no number there is no sum: half of what a look at the types takes
+        if set(map(ROLE_OF, rows)) <= KNOWN_ROLES and set(map(KIND_OF, rows)) <= KNOWN_KINDS:
+            # Of what is no number there is no sum: half of what a look at the types takes.
+            sum(map(COST_OF, rows))
             return
     except TypeError:
         pass
@@ -66,12 +69,13 @@ def messages_of(rows: Sequence[Row], conversation_id: str) -> list[Message]:
         DatabaseError: a row is damaged.
     """
     check_rows(rows, conversation_id)
-    return _messages_of_checked(rows, conversation_id)
+    return _unless_damaged(_made, rows, conversation_id)
 
 
-def _messages_of_checked(rows: Sequence[Row], conversation_id: str) -> list[Message]:
+def _unless_damaged(make: Callable[[Sequence[Row]], T], rows: Sequence[Row], conversation_id: str) -> T:
+    """What is made of the rows; where one is damaged, the error that names it."""
     try:
-        return _made(rows)
+        return make(rows)
     except damage.UNREADABLE:
         error = damage.find_in_messages(conversation_id, rows)
         if error is None:
@@ -126,6 +130,15 @@ def messages_without_payload(rows: Sequence[Row], conversation_id: str) -> list[
     return made
 
 
+def _as_openai(rows: Sequence[Row]) -> list[JSONObject]:
+    return [
+        {"role": role, "content": content}
+        if payload is None
+        else provider_message(role, content, load_object(payload))
+        for _, role, _, content, payload, _, _, _, _ in rows
+    ]
+
+
 class StoredRows:
     """Checked rows of `{message_columns}`, in order, of which messages are made when they are needed.
 
@@ -147,23 +160,12 @@ class StoredRows:
     def messages(self) -> list[Message]:
         """The messages. Raises DatabaseError where a row is damaged."""
         if self._made is None:
-            self._made = _messages_of_checked(self.rows, self.conversation_id)
+            self._made = _unless_damaged(_made, self.rows, self.conversation_id)
         return self._made
 
     def to_openai(self) -> list[JSONObject]:
         """The messages as OpenAI's chat API takes them. Raises DatabaseError where a row is damaged."""
-        try:
-            return [
-                {"role": role, "content": content}
-                if payload is None
-                else provider_message(role, content, load_object(payload))
-                for _, role, _, content, payload, _, _, _, _ in self.rows
-            ]
-        except damage.UNREADABLE:
-            error = damage.find_in_messages(self.conversation_id, self.rows)
-            if error is None:
-                raise
-        raise error  # out here, so that it does not carry the other one, which has the text
+        return _unless_damaged(_as_openai, self.rows, self.conversation_id)
 
     def plain(self) -> list[JSONObject] | None:
         """The messages where each is a role and a text alone; None where one is more, or says nothing."""

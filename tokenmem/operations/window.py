@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -20,11 +19,17 @@ from tokenmem.edges import (
 )
 from tokenmem.errors import WindowTooSmall
 from tokenmem.messages.calls import call_ids
-from tokenmem.messages.message import KINDS, ROLES, Message
+from tokenmem.messages.message import Message
 from tokenmem.models import Window
 from tokenmem.operations.damage import damaged, is_integer
 from tokenmem.operations.rows import (
+    COST_OF,
+    IS_PINNED,
+    KIND_OF,
+    KNOWN_KINDS,
+    KNOWN_ROLES,
     NO_BOUND,
+    ROLE_OF,
     StoredRows,
     damaged_row,
     messages_of,
@@ -81,8 +86,7 @@ WHERE c.id = :id AND {owned} AND m.kind = 'tool_call'
 LOOK_BACK = 100
 """Messages before a window among which the call of a late result is looked for."""
 
-_ROLE, _KIND, _COST, _IS_PINNED = map(operator.itemgetter, (1, 2, 5, 6))  # of a row of MESSAGE_COLUMNS
-_ROLES, _KINDS, _PLAIN = frozenset(ROLES), frozenset(KINDS), frozenset({"message"})
+_PLAIN = frozenset({"message"})
 
 
 class WindowParameters(TypedDict):
@@ -237,14 +241,15 @@ def _told_apart(rows: list[Row], asked_from: int) -> _Apart | None:
     pinned: list[Row] = []
     try:
         rows.sort()  # by position, which is unique: nothing else is compared
-        if any(map(_IS_PINNED, rows)):
-            pinned = [row for row in rows if _IS_PINNED(row) and row[0] < asked_from]
-            rows = [row for row in rows if not _IS_PINNED(row) or row[0] >= asked_from]
-        reserved, cost = sum(map(_COST, pinned)), sum(map(_COST, rows))
+        if any(map(IS_PINNED, rows)):
+            pinned = [row for row in rows if IS_PINNED(row) and row[0] < asked_from]
+            rows = [row for row in rows if not IS_PINNED(row) or row[0] >= asked_from]
+        reserved, cost = sum(map(COST_OF, pinned)), sum(map(COST_OF, rows))
     except TypeError:  # a position or a cost that is no number
         return None
-    kinds = set(map(_KIND, rows))
-    known = kinds <= _KINDS and set(map(_ROLE, rows)) <= _ROLES and set(map(_ROLE, pinned)) <= _ROLES
+    kinds = set(map(KIND_OF, rows))
+    roles = {*map(ROLE_OF, rows), *map(ROLE_OF, pinned)}
+    known = kinds <= KNOWN_KINDS and roles <= KNOWN_ROLES
     return (pinned, rows, reserved, cost, kinds) if known else None
 
 
@@ -278,7 +283,7 @@ def _window(loaded: Loaded, start: int, token_limit: int) -> Window:
     cost = loaded.cost
     if start:
         newest = newest[start:]
-        cost = sum(map(_COST, newest))
+        cost = sum(map(COST_OF, newest))
     return Window.of_rows(
         StoredRows([*pinned, *newest], loaded.rows.conversation_id) if pinned or start else loaded.rows,
         token_count=loaded.reserved + cost,
