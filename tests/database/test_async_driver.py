@@ -1,12 +1,17 @@
 """psycopg's connection for asyncio, as tokenmem opens it."""
 
 import asyncio
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.support.postgres import driver_url
-from tokenmem import errors
+from tests.torture.support.proxy import Proxy
+from tokenmem import AsyncStore, Message, errors
 from tokenmem.database import async_driver
 from tokenmem.database.driver_internals import begin_names_anywhere
 
@@ -75,3 +80,44 @@ def test_names_of_prepared_statements_begin_somewhere_else_each_time(postgres_ur
     names = asyncio.run(main())
     assert len(names) == 2
     assert b"_pg3_0" not in names
+
+
+@pytest.mark.parametrize("end", ["the loop", "close()"])
+def test_a_connection_that_is_being_opened_ends_with(postgres_url: str, end: str) -> None:
+    """Not when the garbage collector comes to it: until then the server would count it."""
+    with Proxy(postgres_url) as proxy, no_collection(), asyncio.Runner() as runner:
+        store = AsyncStore(proxy.url, pool_size=3)
+
+        async def begin() -> list[asyncio.Task[Any]]:
+            await store.upgrade()
+            proxy.set_mode("black hole")
+            # One has the connection that there is, the other waits for one that is opened aside.
+            tasks = [asyncio.create_task(store.append(name, [Message.user("x")])) for name in ("c1", "c2")]
+            while proxy.connections < 2:
+                await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            return tasks
+
+        cancelled = runner.run(begin())
+        if end == "close()":
+            runner.run(store.close())
+        else:
+            runner.close()
+        proxy.set_mode("pass")
+        until = time.monotonic() + 10
+        while proxy.connections and time.monotonic() < until:
+            time.sleep(0.01)
+        assert proxy.connections == 0
+        del cancelled  # their errors hold what was there when they were raised
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from sqlalchemy import make_url
 
@@ -26,7 +28,13 @@ class RoundTrips:
         self.count = 0
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -37,12 +45,8 @@ class RoundTrips:
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [client, server]
                 state = {"waiting": False}
-                threading.Thread(
-                    target=self._forward, args=(client, server, state, True), daemon=True
-                ).start()
-                threading.Thread(
-                    target=self._forward, args=(server, client, state, False), daemon=True
-                ).start()
+                self._start(self._forward, client, server, state, True)
+                self._start(self._forward, server, client, state, False)
 
     def _forward(
         self, source: socket.socket, target: socket.socket, state: dict[str, bool], asks: bool
@@ -64,6 +68,14 @@ class RoundTrips:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each in self._sockets:
+        # The listener's thread ends first, so that nothing is added. A thread that waits on a socket would
+        # keep it open behind `close`.
+        for number, each in enumerate(self._sockets):
             with suppress(OSError):
-                each.close()
+                each.shutdown(socket.SHUT_RDWR)
+            if number == 0:
+                self._threads[0].join()
+        for thread in self._threads:
+            thread.join()
+        for each in self._sockets:
+            each.close()

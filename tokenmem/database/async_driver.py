@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from typing import Any
 
 import psycopg
@@ -56,7 +57,13 @@ async def connect(*arguments: Any, **options: Any) -> CancellableConnection:
         DatabaseError: it is Windows' default event loop, in which psycopg cannot work.
     """
     check_event_loop(asyncio.get_running_loop(), sys.platform)
-    return await CancellableConnection.connect(*arguments, **options)
+    try:
+        return await CancellableConnection.connect(*arguments, **options)
+    except asyncio.CancelledError as error:
+        # The half-open connection is a local variable down there, and the error, which whoever waits for the
+        # task keeps, holds it: the server would count it until the garbage collector runs.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def check_event_loop(loop: asyncio.AbstractEventLoop, platform: str) -> None:

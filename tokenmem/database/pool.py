@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from tokenmem.database.fair_semaphore import FairSemaphore, waiter_of
-from tokenmem.database.sqlalchemy_internals import greenlet_spawn
+from tokenmem.database.sqlalchemy_internals import await_only, greenlet_spawn, in_greenlet
 
 IsStale = Callable[[Any], bool]
 """Whether a driver's connection that has been idle can be of no use any more."""
@@ -246,10 +246,21 @@ class FairPool(Pool):
         return True
 
     def dispose(self) -> None:
-        """Close what is idle now, and what is in use when it returns."""
+        """Close what is idle now, and what is in use when it returns; open no more."""
         self._is_disposed = True
+        if self._tasks and in_greenlet():
+            await_only(self._stop_opening())
         while self.close_one():
             pass
+
+    async def _stop_opening(self) -> None:
+        """End the tasks of this event loop that open connections; those of others close what they open."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks.copy() if task.get_loop() is loop]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def recreate(self) -> FairPool:
         """A pool like this one with no connections yet."""
