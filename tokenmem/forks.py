@@ -10,7 +10,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -43,38 +44,41 @@ _pending: set[int] = set()
 _forks_are_over = threading.Event()
 
 
-class InsideSqlite:
-    """For `with`: a time in which no other thread forks, unless it has waited for some seconds.
+def enter_sqlite(told: object, thread: int | None = None) -> None:
+    """Begin a time in which no other thread forks, unless it has waited for some seconds.
 
     A child forked meanwhile would inherit SQLite's own mutexes locked, and its memory of file locks that only
     the parent holds: every write of the child would wait for them in vain.
 
     Args:
-        thread: whose it is, where that is not the thread that enters: the one that must not wait for itself.
+        told: what says so, until it is given to `leave_sqlite`.
+        thread: whose time it is, where that is not the thread that enters: the one that must not wait for
+            itself.
     """
+    me = thread or threading.get_ident()
+    was_inside = me in _inside.values() if _pending else False
+    _inside[told] = me
+    # Told first and looked then, as whoever forks does the other way: one of the two sees the other.
+    while _pending and not was_inside and me not in _pending:
+        del _inside[told]
+        _forks_are_over.wait(LONGEST_WAIT)
+        _inside[told] = me
 
-    __slots__ = ("_thread",)
 
-    def __init__(self, thread: int | None = None) -> None:
-        self._thread = thread
+def leave_sqlite(told: object) -> None:
+    """End it."""
+    _inside.pop(told, None)
 
-    def __enter__(self) -> None:
-        me = self._thread or threading.get_ident()
-        was_inside = me in _inside.values() if _pending else False
-        _inside[self] = me
-        # Told first and looked then, as whoever forks does the other way: one of the two sees the other.
-        while _pending and not was_inside and me not in _pending:
-            del _inside[self]
-            _forks_are_over.wait(LONGEST_WAIT)
-            _inside[self] = me
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        _inside.pop(self, None)
+@contextmanager
+def inside_sqlite() -> Iterator[None]:
+    """Such a time, for `with`."""
+    told = object()
+    enter_sqlite(told)
+    try:
+        yield
+    finally:
+        leave_sqlite(told)
 
 
 def _wait_for_others() -> None:

@@ -31,7 +31,6 @@ def test_no_more_connections_than_were_said(stores: Stores, said_by: str) -> Non
         store = stores.open(f"{stores.url}?pool_size=2")
     else:
         store = stores.open(f"{stores.url}?pool_size=7", pool_size=2)
-    most = 0
 
     async def all_at_once() -> None:
         await asyncio.gather(*(bare(store).append(f"c{n}", texts(1)) for n in range(20)))
@@ -40,10 +39,11 @@ def test_no_more_connections_than_were_said(stores: Stores, said_by: str) -> Non
         stores.loop.run(all_at_once())
     else:
         in_threads(10, lambda number: store.append(f"c{number}", texts(1)))
-    with store.transaction() as bound:
-        bound.append("in a transaction", texts(1))
+    most = stores.sql.value(CONNECTIONS + " AND datname = current_database()")
+    with store.transaction() as one, store.transaction() as other:  # so many there must be
+        one.append("in a transaction", texts(1))
+        other.append("in another one", texts(1))
         most = max(most, stores.sql.value(CONNECTIONS + " AND datname = current_database()"))
-    most = max(most, stores.sql.value(CONNECTIONS + " AND datname = current_database()"))
     assert most == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.stores import Unit, texts
 from tokenmem import AsyncStore, Store
 from tokenmem import forks as handled
-from tokenmem.forks import InsideSqlite
+from tokenmem.forks import inside_sqlite
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system"),
@@ -126,7 +126,7 @@ def test_a_fork_waits_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> No
     entered, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
-        with InsideSqlite():
+        with inside_sqlite():
             entered.set()
             leave.wait(60)
 
@@ -144,7 +144,7 @@ def test_whoever_comes_during_a_fork_waits_for_its_end(monkeypatch: pytest.Monke
     inside, leave, came = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
-        with InsideSqlite():
+        with inside_sqlite():
             inside.set()
             leave.wait(10)
             order.append("first leaves")
@@ -154,7 +154,7 @@ def test_whoever_comes_during_a_fork_waits_for_its_end(monkeypatch: pytest.Monke
         while not handled._pending:
             came.wait(0.001)
         came.set()
-        with InsideSqlite():
+        with inside_sqlite():
             order.append("second enters")
 
     threads = [threading.Thread(target=each) for each in (first, second)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tokenmem.database import async_driver
@@ -19,6 +20,7 @@ from tokenmem.database.engine import (
     Engines,
     check_dialect,
     engines_of,
+    leave_demoted_server,
     open_engines,
     postgresql_arguments,
     set_up_postgresql,
@@ -65,6 +67,7 @@ def open_async_engines(
     with checked_options(settings.url):
         limit = ConnectionLimit(settings.pool_size)
         public = _async_postgresql_engine(settings, limit)
+        event.listen(public.sync_engine, "handle_error", leave_demoted_server)
         working = _async_postgresql_engine(settings, limit, **SINGLE_STATEMENTS).sync_engine
         return AsyncEngines(public, Engines(public.sync_engine, working, working, True, settings))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from types import TracebackType
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -11,7 +10,7 @@ from sqlalchemy.pool import StaticPool
 
 from tokenmem.database.connection_settings import TIMEOUT
 from tokenmem.database.fair_semaphore import FairSemaphore
-from tokenmem.forks import InsideSqlite
+from tokenmem.forks import enter_sqlite, leave_sqlite
 
 _turns: weakref.WeakKeyDictionary[sa.Engine, FairSemaphore] = weakref.WeakKeyDictionary()
 
@@ -37,19 +36,19 @@ class Checkout:
         thread: whose it is, where another one opens it.
     """
 
-    __slots__ = ("_connection", "_engine", "_inside", "_turns")
+    __slots__ = ("_connection", "_engine", "_is_sqlite", "_thread", "_turns")
 
     def __init__(
         self,
         engine: sa.Engine,
-        *,
         is_sqlite: bool,
         turns: FairSemaphore | None = None,
         thread: int | None = None,
     ) -> None:
         self._engine = engine
+        self._is_sqlite = is_sqlite
         self._turns = turns
-        self._inside = InsideSqlite(thread) if is_sqlite else None
+        self._thread = thread
 
     def open(self) -> sa.Connection:
         """Take it.
@@ -61,8 +60,8 @@ class Checkout:
             is_async = self._engine.dialect.is_async
             if not self._turns.acquire(TIMEOUT, is_async=is_async):
                 raise exc.TimeoutError(f"its one connection was in use for {TIMEOUT:g} s")
-        if self._inside is not None:
-            self._inside.__enter__()
+        if self._is_sqlite:
+            enter_sqlite(self, self._thread)
         try:
             self._connection = self._engine.connect()
         except BaseException:
@@ -70,23 +69,17 @@ class Checkout:
             raise
         return self._connection
 
-    def close(self) -> None:
+    def close(self, *_: object) -> None:
         """Return it."""
         try:
             self._connection.close()
         finally:
             self._leave()
 
+    __enter__, __exit__ = open, close
+
     def _leave(self) -> None:
-        if self._inside is not None:
-            self._inside.__exit__()
+        if self._is_sqlite:
+            leave_sqlite(self)
         if self._turns is not None:
             self._turns.release()
-
-    def __enter__(self) -> sa.Connection:
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

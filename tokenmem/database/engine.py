@@ -83,6 +83,7 @@ def open_engines(url: str | sa.URL | sa.Engine, options: ConnectionOptions = DEF
             return _sqlite_engines(settings)
         limit = ConnectionLimit(settings.pool_size)
         public = _postgresql_engine(settings, limit)
+        event.listen(public, "handle_error", leave_demoted_server)
         working = _postgresql_engine(settings, limit, **SINGLE_STATEMENTS)
         return Engines(public, working, working, True, settings)
 
@@ -152,7 +153,7 @@ def _postgresql_engine(
 
 
 def set_up_postgresql(engine: sa.Engine, settings: ConnectionSettings) -> sa.Engine:
-    """What an engine of ours on PostgreSQL listens to, sync or async."""
+    """What each engine of ours on PostgreSQL listens to; listeners to its use would make that cost more."""
 
     def set_up(connection: DriverConnection, _record: object) -> None:
         driver: DriverConnection = getattr(connection, "driver_connection", connection)
@@ -160,7 +161,6 @@ def set_up_postgresql(engine: sa.Engine, settings: ConnectionSettings) -> sa.Eng
             driver.prepare_threshold = None
         begin_names_anywhere(driver)
 
-    event.listen(engine, "handle_error", leave_demoted_server)
     event.listen(engine, "connect", set_up)
     return fork_safe(engine)
 
@@ -204,9 +204,9 @@ def _sqlite_engines(settings: ConnectionSettings) -> Engines:
     # A database in memory lives in its one connection; its users take turns.
     if is_in_memory(settings.url):
         engine = _sqlite_engine(settings, 1)
-        return Engines(engine, engine, engine, True, settings)
+        return Engines(_for_transactions(engine), engine, engine, True, settings)
     reading = _sqlite_engine(settings, settings.pool_size)
-    return Engines(reading, reading, _sqlite_engine(settings, 1), True, settings)
+    return Engines(_for_transactions(reading), reading, _sqlite_engine(settings, 1), True, settings)
 
 
 def _sqlite_engine(settings: ConnectionSettings, connections: int) -> sa.Engine:
@@ -218,8 +218,14 @@ def _sqlite_engine(settings: ConnectionSettings, connections: int) -> sa.Engine:
         **_EVERY_ENGINE,
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
     return fork_safe(engine)
+
+
+def _for_transactions(engine: sa.Engine) -> sa.Engine:
+    """An engine on the same connections; with a listener each use of one costs more, so `engine` has none."""
+    public = engine.execution_options()
+    event.listen(public, "begin", _begin_sqlite)
+    return public
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

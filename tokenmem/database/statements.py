@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from tokenmem.database import sqlalchemy_internals
 from tokenmem.database.schema import TABLES
@@ -231,7 +232,7 @@ class Statement:
         text = render(self.text, connection.dialect.name, scope.schema)
         if not may_bypass_sqlalchemy(connection):
             given = parameters if isinstance(parameters, dict) else list(parameters)
-            return connection.exec_driver_sql(text, given)
+            return _execute_observed(connection, text, given)
         cursor: Cursor = connection.connection.cursor()
         try:
             if isinstance(parameters, dict):
@@ -242,6 +243,15 @@ class Statement:
             _give_up(connection, cursor, text, error)
             raise
         return cursor
+
+
+def _execute_observed(connection: sa.Connection, text: str, parameters: Any) -> Cursor:
+    try:
+        return connection.exec_driver_sql(text, parameters)
+    except exc.DBAPIError as error:
+        if is_own(connection.engine) and is_demoted(error.orig) and not connection.invalidated:
+            _leave(connection, error)
+        raise
 
 
 def with_pieces(text: str, **pieces: str) -> str:
@@ -293,11 +303,16 @@ def _give_up(connection: sa.Connection, cursor: Cursor, text: str, error: BaseEx
     if isinstance(error, connection.dialect.loaded_dbapi.Error):
         lost = sqlalchemy_internals.is_disconnect(connection, error, cursor) or is_demoted(error)
         if lost:
-            sqlalchemy_internals.mark_pool_as_old(connection, error)
-            connection.invalidate(error)
+            _leave(connection, error)
         raise sqlalchemy_internals.driver_error(connection, text, error, lost=lost) from error
     if not isinstance(error, Exception):  # in the midst of a statement nobody knows what the connection holds
         connection.invalidate(error)
+
+
+def _leave(connection: sa.Connection, error: BaseException) -> None:
+    """Use neither this connection again nor those that are as old."""
+    sqlalchemy_internals.mark_pool_as_old(connection, error)
+    connection.invalidate(error)
 
 
 def is_demoted(error: BaseException | None) -> bool:

@@ -19,7 +19,7 @@ from tokenmem.database.statements import commit, is_own, may_bypass_sqlalchemy, 
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.effects import Compute, Deliver, EffectAnswer, Read, Work, Write
 from tokenmem.execution.worker import Worker
-from tokenmem.forks import InsideSqlite
+from tokenmem.forks import inside_sqlite
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -168,7 +168,7 @@ class EngineRunner:
 
     def checkout(self, engine: sa.Engine, thread: int | None = None) -> Checkout:
         """A connection, for `with`; `thread` is whose it is where another one opens it."""
-        return Checkout(engine, is_sqlite=self._is_sqlite, turns=self._turns, thread=thread)
+        return Checkout(engine, self._is_sqlite, self._turns, thread)
 
     def deadline(self, connection: sa.Connection, effect: Read[object] | Write[object]) -> Deadline:
         """How long the server may be silent."""
@@ -207,7 +207,7 @@ class BoundRunner:
         """Run one effect; a write that fails leaves the caller's transaction usable."""
         if isinstance(effect, Compute):
             return effect.function()
-        with translated_errors(self.connection.engine.url), InsideSqlite():
+        with translated_errors(self.connection.engine.url), inside_sqlite():
             return in_callers_transaction(self.connection, effect)
 
 

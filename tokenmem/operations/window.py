@@ -210,12 +210,12 @@ def loaded_of(
     From `asked_from` on a message is what a turn asks, which comes last even where it is pinned.
     """
     message_count, _, kind_before, _, _, total_tokens, *_ = facts
-    for column, value in (("message_count", message_count), ("total_tokens", total_tokens)):
-        if not is_integer(value):
-            raise damaged(request["id"], "", column, "integer")
+    if not (is_integer(message_count) and is_integer(total_tokens)):
+        column = "total_tokens" if is_integer(message_count) else "message_count"
+        raise damaged(request["id"], "", column, "integer")
     if (told_apart := _told_apart(rows, asked_from)) is None:
         raise damaged_row(rows, request["id"])
-    pinned, rows, reserved, cost, kinds = told_apart
+    pinned, rows, reserved, cost, plain = told_apart
     loaded = Loaded(
         message_count,
         kind_before is None,
@@ -225,7 +225,7 @@ def loaded_of(
         StoredRows(pinned, request["id"]),
         StoredRows(rows, request["id"]),
         cost,
-        plain=kind_before != "reasoning" and kinds <= _PLAIN,
+        plain=plain and kind_before != "reasoning",
         before=NOTHING,
     )
     if not loaded.plain or any(message.kind != "message" for message in new):
@@ -233,11 +233,11 @@ def loaded_of(
     return loaded
 
 
-_Apart = tuple[list[Row], list[Row], int, int, set[str]]
+_Apart = tuple[list[Row], list[Row], int, int, bool]
 
 
 def _told_apart(rows: list[Row], asked_from: int) -> _Apart | None:
-    """Pinned rows, the others, what both cost, and the others' kinds; None where a row is damaged."""
+    """Pinned rows, the others, what both cost, whether these are plain; None where a row is damaged."""
     pinned: list[Row] = []
     try:
         rows.sort()  # by position, which is unique: nothing else is compared
@@ -247,10 +247,12 @@ def _told_apart(rows: list[Row], asked_from: int) -> _Apart | None:
         reserved, cost = sum(map(COST_OF, pinned)), sum(map(COST_OF, rows))
     except TypeError:  # a position or a cost that is no number
         return None
-    kinds = set(map(KIND_OF, rows))
-    roles = {*map(ROLE_OF, rows), *map(ROLE_OF, pinned)}
-    known = kinds <= KNOWN_KINDS and roles <= KNOWN_ROLES
-    return (pinned, rows, reserved, cost, kinds) if known else None
+    if not (KNOWN_ROLES.issuperset(map(ROLE_OF, rows)) and KNOWN_ROLES.issuperset(map(ROLE_OF, pinned))):
+        return None
+    plain = _PLAIN.issuperset(map(KIND_OF, rows))
+    if not plain and not KNOWN_KINDS.issuperset(map(KIND_OF, rows)):
+        return None
+    return pinned, rows, reserved, cost, plain
 
 
 def _before(

@@ -84,10 +84,10 @@ class Server:
 
 def children_of(parent: int) -> list[int]:
     found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
+    for number in filter(str.isdigit, os.listdir("/proc")):  # a process may end meanwhile
         with suppress(OSError):
-            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(status.parent.name))
+            if int(Path("/proc", number, "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(number))
     return found
 
 
