@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -35,7 +36,7 @@ def run(case: Case) -> Outcome:
         while Machine.steps < case.size and not failures:
             try:
                 run_state_machine_as_test(Machine, settings=of_size(case, Machine.steps))
-            except Exception:
+            except (Exception, pytest.fail.Exception):
                 failures.append(traceback.format_exc(limit=-3))
     return Outcome(
         operations=Machine.steps,
@@ -87,7 +88,7 @@ CLASS = FaultClass(
     short=100,
     long=50_000,
     planted=(
-        PlantedFault("totals not closed up after a removal", totals_not_closed_up, "sqlite", "sync", 2000),
+        PlantedFault("totals not closed up after a removal", totals_not_closed_up, "sqlite", "sync", 8000),
         PlantedFault("edits that unpin", pins_forgotten, "sqlite", "sync", 2000),
     ),
     seconds=2400,

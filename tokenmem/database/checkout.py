@@ -10,6 +10,7 @@ from sqlalchemy.pool import StaticPool
 
 from tokenmem.database.connection_settings import TIMEOUT
 from tokenmem.database.fair_semaphore import FairSemaphore
+from tokenmem.database.write_gate import WriteGate
 from tokenmem.forks import enter_sqlite, leave_sqlite
 
 _turns: weakref.WeakKeyDictionary[sa.Engine, FairSemaphore] = weakref.WeakKeyDictionary()
@@ -33,21 +34,24 @@ class Checkout:
         engine: its engine.
         is_sqlite: whether no thread may fork meanwhile.
         turns: what is to be waited for, see `turns_on`.
+        gate: what other processes that write to the file wait for.
         thread: whose it is, where another one opens it.
     """
 
-    __slots__ = ("_connection", "_engine", "_is_sqlite", "_thread", "_turns")
+    __slots__ = ("_connection", "_engine", "_gate", "_is_sqlite", "_thread", "_turns")
 
     def __init__(
         self,
         engine: sa.Engine,
         is_sqlite: bool,
         turns: FairSemaphore | None = None,
+        gate: WriteGate | None = None,
         thread: int | None = None,
     ) -> None:
         self._engine = engine
         self._is_sqlite = is_sqlite
         self._turns = turns
+        self._gate = gate
         self._thread = thread
 
     def open(self) -> sa.Connection:
@@ -55,6 +59,7 @@ class Checkout:
 
         Raises:
             sqlalchemy.exc.TimeoutError: there was none in time.
+            DatabaseUnavailable: other processes wrote all the time.
         """
         if self._turns is not None:
             is_async = self._engine.dialect.is_async
@@ -64,16 +69,27 @@ class Checkout:
             enter_sqlite(self, self._thread)
         try:
             self._connection = self._engine.connect()
+            if self._gate is not None:
+                self._pass_gate(self._gate)
         except BaseException:
             self._leave()
             raise
         return self._connection
+
+    def _pass_gate(self, gate: WriteGate) -> None:
+        try:
+            gate.acquire()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self, *_: object) -> None:
         """Return it."""
         try:
             self._connection.close()
         finally:
+            if self._gate is not None:
+                self._gate.release()
             self._leave()
 
     __enter__, __exit__ = open, close

@@ -94,6 +94,14 @@ class ConnectionSettings:
         """Seconds to wait for a connection; None for as long as it takes."""
         return None if math.isinf(self.timeout) else self.timeout
 
+    @property
+    def lock_timeout(self) -> float | None:
+        """Seconds to wait for SQLite's write lock, which its driver's `timeout` in the URL says first."""
+        try:
+            return float(str(self.url.query["timeout"]))
+        except (KeyError, ValueError):
+            return self.pool_timeout
+
     def connect_arguments(self) -> dict[str, Any]:
         """What the driver is told besides the URL; what the URL says itself goes before."""
         if self.url.get_backend_name() == "sqlite":

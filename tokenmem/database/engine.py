@@ -23,6 +23,7 @@ from tokenmem.database.schema import DEFAULT_SCHEMA, checked_schema
 from tokenmem.database.sqlalchemy_internals import commits_every_statement
 from tokenmem.database.statements import OWN_ENGINE, DriverConnection, Scope, Statement, is_demoted
 from tokenmem.database.urls import URL_HELP, checked_options, is_in_memory, parse_url
+from tokenmem.database.write_gate import WriteGate, gate_of
 from tokenmem.errors import (
     DatabaseError,
     InvalidArgument,
@@ -52,6 +53,7 @@ class Engines:
             the order in which they came; for the file's lock, whoever asks at the right moment would have it.
         is_own: whether tokenmem has opened them.
         settings: how they were opened.
+        gate: for whoever has the connection for writes: on a SQLite file other processes wait for it.
     """
 
     public: sa.Engine
@@ -59,11 +61,14 @@ class Engines:
     writing: sa.Engine
     is_own: bool
     settings: ConnectionSettings
+    gate: WriteGate | None = None
 
     def dispose(self) -> None:
         """Close the connections."""
         for engine in {self.writing, self.reading, self.public}:
             engine.dispose()
+        if self.gate is not None:
+            self.gate.close()
 
 
 def open_engines(url: str | sa.URL | sa.Engine, options: ConnectionOptions = DEFAULTS) -> Engines:
@@ -206,7 +211,8 @@ def _sqlite_engines(settings: ConnectionSettings) -> Engines:
         engine = _sqlite_engine(settings, 1)
         return Engines(_for_transactions(engine), engine, engine, True, settings)
     reading = _sqlite_engine(settings, settings.pool_size)
-    return Engines(_for_transactions(reading), reading, _sqlite_engine(settings, 1), True, settings)
+    writing = _sqlite_engine(settings, 1)
+    return Engines(_for_transactions(reading), reading, writing, True, settings, gate_of(settings))
 
 
 def _sqlite_engine(settings: ConnectionSettings, connections: int) -> sa.Engine:

@@ -168,7 +168,8 @@ class EngineRunner:
 
     def checkout(self, engine: sa.Engine, thread: int | None = None) -> Checkout:
         """A connection, for `with`; `thread` is whose it is where another one opens it."""
-        return Checkout(engine, self._is_sqlite, self._turns, thread)
+        gate = self.engines.gate if engine is self.engines.writing else None
+        return Checkout(engine, self._is_sqlite, self._turns, gate, thread)
 
     def deadline(self, connection: sa.Connection, effect: Read[object] | Write[object]) -> Deadline:
         """How long the server may be silent."""
