@@ -25,6 +25,7 @@ from tests.torture import (
     sqlite_writers,
     stale_connections,
     terminated_backends,
+    web_servers,
 )
 from tests.torture.support.outcome import FaultClass
 
@@ -39,6 +40,7 @@ _MODULES = (
     pooler,
     forks,
     event_loops,
+    web_servers,
     fairness,
     cancelled,
     busy_conversations,
