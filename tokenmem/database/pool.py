@@ -122,8 +122,10 @@ class FairPool(Pool):
             raise exc.TimeoutError(f"all {places.limit} connections were in use for {self._timeout:g} s")
         try:
             record = self._found()
-            if record.driver_connection is not None and self._is_stale(record.driver_connection):
-                record.invalidate()  # SQLAlchemy connects anew
+            if self._is_stale is not never_stale:
+                driver = record.driver_connection
+                if driver is not None and self._is_stale(driver):
+                    record.invalidate()  # SQLAlchemy connects anew
         except BaseException:
             places.release()
             raise
@@ -208,7 +210,7 @@ class FairPool(Pool):
     def _hand_on(self, record: ConnectionPoolEntry, *, is_new: bool = False) -> None:
         """Give a connection to the first in the line, or keep it, if it is not one too many by now."""
         with self._lock:
-            is_taken = self._answer(record)
+            is_taken = bool(self._seekers) and self._answer(record)
             if not is_taken and not self._is_disposed and not (is_new and self._limit.is_reached()):
                 self._idle.append(record)
                 is_taken = True

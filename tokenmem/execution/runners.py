@@ -153,27 +153,33 @@ class EngineRunner:
             return self._attempt(effect)
 
     def _attempt(self, effect: Read[object] | Write[object]) -> object:
-        if isinstance(effect, Read) or (effect.one_statement and not self._is_sqlite):
-            with self.checkout(self.engines.reading) as connection, self.deadline(connection, effect):
-                if self._is_shared:
-                    connection.execution_options(isolation_level="AUTOCOMMIT")
-                return effect.operation(connection)
-        with self.checkout(self.engines.writing) as connection, self.deadline(connection, effect):
-            leave_autocommit(connection)
-            if may_bypass_sqlalchemy(connection):
-                return in_driver_transaction(connection, effect)
-            with connection.begin():
-                restart_as_write(connection)
-                return effect.operation(connection)
+        is_plain = isinstance(effect, Read) or (effect.one_statement and not self._is_sqlite)
+        perform = self._perform if is_plain else self._perform_in_transaction
+        with self.checkout(self.engines.reading if is_plain else self.engines.writing) as connection:
+            if self.answer_timeout is None or effect.takes_long:
+                return perform(connection, effect)
+            with Deadline(connection, self.answer_timeout):
+                return perform(connection, effect)
+
+    def _perform(self, connection: sa.Connection, effect: Read[object] | Write[object]) -> object:
+        if self._is_shared:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        return effect.operation(connection)
+
+    def _perform_in_transaction(
+        self, connection: sa.Connection, effect: Read[object] | Write[object]
+    ) -> object:
+        leave_autocommit(connection)
+        if may_bypass_sqlalchemy(connection):
+            return in_driver_transaction(connection, effect)
+        with connection.begin():
+            restart_as_write(connection)
+            return effect.operation(connection)
 
     def checkout(self, engine: sa.Engine, thread: int | None = None) -> Checkout:
         """A connection, for `with`; `thread` is whose it is where another one opens it."""
         gate = self.engines.gate if engine is self.engines.writing else None
         return Checkout(engine, self._is_sqlite, self._turns, gate, thread)
-
-    def deadline(self, connection: sa.Connection, effect: Read[object] | Write[object]) -> Deadline:
-        """How long the server may be silent."""
-        return Deadline(connection, None if effect.takes_long else self.answer_timeout)
 
     def _may_repeat(self, effect: Read[object] | Write[object], error: exc.DBAPIError) -> bool:
         if is_of_lost_preparation(error.orig) and self.engines.is_own:
@@ -186,7 +192,7 @@ class EngineRunner:
         self.engines.dispose()
 
 
-def in_driver_transaction(connection: sa.Connection, write: Write[T]) -> T:
+def in_driver_transaction(connection: sa.Connection, write: Read[T] | Write[T]) -> T:
     """Run a write in a transaction of the driver's; SQLAlchemy's would take twice as long."""
     try:
         begin_write(connection)
