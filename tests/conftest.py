@@ -5,12 +5,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.support.pgbouncer import running_pgbouncer
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_server
 from tests.support.stores import VARIANTS, Databases, Direct, Stores
 from tokenmem import Store
@@ -22,6 +24,23 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell that runs the tests in the background
     # Else Ctrl-C would have no effect in the processes that tests start: they inherit what is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--through-pgbouncer",
+        choices=["prepared", "unprepared"],
+        help="have the stores of the tests reach PostgreSQL through a PgBouncer in transaction mode, which "
+        "keeps prepared statements or not",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--through-pgbouncer"):
+        for item in items:
+            if item.get_closest_marker("direct"):
+                item.add_marker(pytest.mark.skip(reason="it tells the server's connections apart"))
+
 
 SERVER = pytest.StashKey[dict[str, str]]()
 
@@ -94,9 +113,19 @@ def databases(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Databases]:
     """Migrated databases; the PostgreSQL server is asked for when the first test needs it."""
-    made = Databases(tmp_path_factory.mktemp("databases"), lambda: request.getfixturevalue("postgres_server"))
-    yield made
-    made.close()
+    with ExitStack() as stack:
+        directory = tmp_path_factory.mktemp("databases")
+
+        def pooled(url: str) -> str:
+            prepared = 200 if mode == "prepared" else 0
+            return stack.enter_context(running_pgbouncer(url, directory, behind=20, prepared=prepared))
+
+        mode = request.config.getoption("--through-pgbouncer")
+        made = Databases(
+            directory, lambda: request.getfixturevalue("postgres_server"), cache(pooled) if mode else None
+        )
+        yield made
+        made.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -108,7 +137,8 @@ def ready_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Pa
 @pytest.fixture(params=VARIANTS)
 def stores(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Stores]:
     """Opens stores on one migrated database; every engine, sync and async."""
-    opened = Stores(request.param, databases.of(request.param, tmp_path))
+    url = databases.of(request.param, tmp_path)
+    opened = Stores(request.param, url, databases.direct(url))
     yield opened
     opened.close()
 

@@ -206,6 +206,7 @@ def fork_and_work(number: int, barrier: Barrier, url: str) -> tuple[int, int]:
     return mine, theirs
 
 
+@pytest.mark.direct
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_store_survives_a_fork(ready_url: str) -> None:
     # In a new process: forking one with threads, as a test worker has, is not what is tested here.

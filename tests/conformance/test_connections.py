@@ -24,6 +24,7 @@ on_sqlite = pytest.mark.parametrize("stores", ["sqlite-sync", "sqlite-async"], i
 # --- how many
 
 
+@pytest.mark.direct
 @on_postgresql
 @pytest.mark.parametrize("said_by", ["argument", "URL"])
 def test_no_more_connections_than_were_said(stores: Stores, said_by: str) -> None:
@@ -47,6 +48,7 @@ def test_no_more_connections_than_were_said(stores: Stores, said_by: str) -> Non
     assert most == 2
 
 
+@pytest.mark.direct
 @on_postgresql
 def test_transactions_of_the_callers_count_too(stores: Stores) -> None:
     store = stores.open(pool_size=1, timeout=0.2)
@@ -151,6 +153,7 @@ def prepared_in(stores: Stores, store: Any) -> bool:
 # --- who gets them
 
 
+@pytest.mark.direct
 @on_postgresql
 def test_a_connection_goes_to_whoever_has_waited_longest(stores: Stores) -> None:
     if not stores.is_async:
@@ -184,6 +187,7 @@ def test_a_connection_goes_to_whoever_has_waited_longest(stores: Stores) -> None
     assert len(served) == 2000
 
 
+@pytest.mark.direct
 @on_postgresql
 def test_one_store_in_several_event_loops(stores: Stores) -> None:
     if not stores.is_async:

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import shutil
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -103,15 +103,21 @@ class Facade:
 
 
 class Stores:
-    """Opens stores of one variant, and at the end closes them and checks that they left no connection."""
+    """Opens stores of one variant, and at the end closes them and checks that they left no connection.
 
-    def __init__(self, variant: str, url: str) -> None:
+    Args:
+        variant: engine and mode.
+        url: of the stores.
+        direct: the database's URL without a pooler between, for SQL behind the stores' back.
+    """
+
+    def __init__(self, variant: str, url: str, direct: str | None = None) -> None:
         self.variant = variant
         self.url = url
         self.is_async = variant.endswith("-async")
         self.dialect = variant.partition("-")[0]
         self.loop = asyncio.Runner()
-        self.sql = Direct(url)
+        self.sql = Direct(direct or url)
         self._opened: list[Store] = []
 
     def open(self, url: Any = None, **options: Any) -> Store:
@@ -124,6 +130,8 @@ class Stores:
 
     def engine(self, **options: Any) -> Any:
         """An engine of the caller's own, sync or async as the store is."""
+        if self.sql.url != self.url:  # through a pooler, as docs/deployment.md says
+            options = {"connect_args": {"prepare_threshold": None}} | options
         if not self.is_async:
             return sa.create_engine(self.url, **options)
         return create_async_engine(self.url.replace("sqlite:", "sqlite+aiosqlite:"), **options)
@@ -177,6 +185,7 @@ class Direct:
     """SQL behind the store's back. `{messages}` in it is that table's name."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.engine = sa.create_engine(url)
 
     def rows(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
@@ -279,11 +288,18 @@ END $$
 
 
 class Databases:
-    """Migrated databases for one test worker: migrating anew for every test would cost most of the run."""
+    """Migrated databases for one test worker: migrating anew for every test would cost most of the run.
 
-    def __init__(self, directory: Path, server: Any) -> None:
+    Args:
+        directory: for a file to copy.
+        server: called for the PostgreSQL server when it is needed.
+        pooled: the URL of its database through a pooler, which tests then use; None for none.
+    """
+
+    def __init__(self, directory: Path, server: Any, pooled: Callable[[str], str] | None = None) -> None:
         self._directory = directory
         self._server = server
+        self._pooled = pooled
         self._template: Path | None = None
         self._postgres: str | None = None
         self._emptier: psycopg.Connection | None = None
@@ -307,7 +323,11 @@ class Databases:
             with Store(self._postgres) as store:
                 store.upgrade()
         self._emptied(self._postgres)
-        return self._postgres
+        return self._postgres if self._pooled is None else self._pooled(self._postgres)
+
+    def direct(self, url: str) -> str:
+        """A database's URL without the pooler."""
+        return url if self._postgres is None or url.startswith("sqlite") else self._postgres
 
     def close(self) -> None:
         if self._emptier is not None:
