@@ -31,7 +31,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    (tmp_path / "a.db").touch(mode=0o640)
+    (tmp_path / "a.db").touch()
     return str(tmp_path / "a.db")
 
 
@@ -134,10 +134,16 @@ def test_a_killed_process_gives_it_back(path: str, has_a_child: bool) -> None:
                 os.killpg(holder.pid, signal.SIGKILL)
 
 
-def test_its_file_is_empty_and_for_whom_the_database_is(path: str) -> None:
-    WriteGate(path).acquire()
+@pytest.mark.parametrize(("mode", "expected"), [(0o644, 0o600), (0o664, 0o660), (0o600, 0o600)])
+def test_its_file_is_empty_and_for_whoever_may_write(path: str, mode: int, expected: int) -> None:
+    Path(path).chmod(mode)
+    before = os.umask(0)
+    try:
+        WriteGate(path).acquire()
+    finally:
+        os.umask(before)
     made = Path(path + SUFFIX).stat()
-    assert (made.st_size, made.st_mode & 0o777) == (0, 0o640)
+    assert (made.st_size, made.st_mode & 0o777) == (0, expected)
 
 
 def test_where_it_cannot_be_had_nobody_waits(tmp_path: Path) -> None:

@@ -98,9 +98,10 @@ class ConnectionSettings:
     def lock_timeout(self) -> float | None:
         """Seconds to wait for SQLite's write lock, which its driver's `timeout` in the URL says first."""
         try:
-            return float(str(self.url.query["timeout"]))
+            said = float(str(self.url.query["timeout"]))
         except (KeyError, ValueError):
             return self.pool_timeout
+        return said if math.isfinite(said) else None
 
     def connect_arguments(self) -> dict[str, Any]:
         """What the driver is told besides the URL; what the URL says itself goes before."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import stat
 import sys
 import threading
 from contextlib import suppress
@@ -68,8 +67,10 @@ class WriteGate:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _opened(self) -> int:
-        mode = stat.S_IMODE(os.stat(self._database).st_mode)  # whoever may use the one may use the other
-        return os.open(self._database + SUFFIX, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        writable = os.stat(self._database).st_mode & 0o222
+        # For whoever may write to the database: nobody else is to hold up those who write.
+        return os.open(self._database + SUFFIX, flags, writable | writable << 1)
 
     def _taken(self, file: int) -> bool:
         with suppress(BlockingIOError):
