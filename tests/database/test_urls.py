@@ -38,7 +38,7 @@ def test_what_stands_around_a_url_is_no_part_of_it(
     with Store() as store:
         assert store.conversation("c1").message_count == 1
     assert run("ls", "--json", url=around.format(url)).json[0]["id"] == "c1"
-    assert os.listdir(filled.parent) == ["chat.db"]
+    assert sorted(os.listdir(filled.parent)) == ["chat.db", "chat.db-lock"]
 
 
 def test_nothing_but_white_space_is_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
