@@ -177,7 +177,7 @@ CLASS = FaultClass(
     short=5,
     long=1000,
     planted=(
-        PlantedFault("connections shared with the parent", connections_shared, "postgresql", "idle", 30),
+        PlantedFault("connections shared with the parent", connections_shared, "postgresql", "idle", 300),
     ),
     unavailable=cannot_fork,
 )
