@@ -113,16 +113,17 @@ def databases(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Databases]:
     """Migrated databases; the PostgreSQL server is asked for when the first test needs it."""
+    directory = tmp_path_factory.mktemp("databases")
+    mode = request.config.getoption("--through-pgbouncer")
+    prepared = 200 if mode == "prepared" else 0
     with ExitStack() as stack:
-        directory = tmp_path_factory.mktemp("databases")
 
+        @cache
         def pooled(url: str) -> str:
-            prepared = 200 if mode == "prepared" else 0
             return stack.enter_context(running_pgbouncer(url, directory, behind=20, prepared=prepared))
 
-        mode = request.config.getoption("--through-pgbouncer")
         made = Databases(
-            directory, lambda: request.getfixturevalue("postgres_server"), cache(pooled) if mode else None
+            directory, lambda: request.getfixturevalue("postgres_server"), pooled if mode else None
         )
         yield made
         made.close()

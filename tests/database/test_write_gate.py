@@ -45,6 +45,15 @@ def is_free(path: str) -> bool:
     return True
 
 
+def check_that_it_goes_on(path: str, first: WriteGate, second: WriteGate) -> None:
+    """What the first gives back the second gets, and gives back itself."""
+    first.release()
+    second.acquire()
+    assert not is_free(path)
+    second.release()
+    first.acquire()
+
+
 def test_one_at_a_time_and_the_next_one_is_woken(path: str) -> None:
     first, second = WriteGate(path), WriteGate(path)
     first.acquire()
@@ -67,11 +76,7 @@ def test_whoever_waited_too_long_does_not_keep_it_later(path: str) -> None:
         with pytest.raises(errors.DatabaseUnavailable, match=r"a\.db is locked: others wrote.* try again"):
             second.acquire()
     assert not is_free(path)
-    first.release()
-    second.acquire()
-    assert not is_free(path)
-    second.release()
-    first.acquire()
+    check_that_it_goes_on(path, first, second)
 
 
 def test_whoever_is_interrupted_does_not_keep_it_later(path: str) -> None:
@@ -90,11 +95,7 @@ def test_whoever_is_interrupted_does_not_keep_it_later(path: str) -> None:
             second.acquire()
     finally:
         signal.signal(signal.SIGALRM, before)
-    first.release()
-    second.acquire()
-    assert not is_free(path)
-    second.release()
-    first.acquire()
+    check_that_it_goes_on(path, first, second)
 
 
 def test_a_forked_child_neither_has_it_nor_gives_it_back(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,11 @@ from tests.torture.support.plain import PlainConversation
 from tokenmem import Message, Store, errors
 
 
+def request_of(messages: Sequence[Message]) -> list[Message]:
+    """What of messages an idempotency key stands for: all but their metadata (docs/guide.md)."""
+    return [replace(message, metadata=None) for message in messages]
+
+
 class MessageRules(BaseMachine):
     """What is done with the messages of a conversation."""
 
@@ -41,10 +47,7 @@ class MessageRules(BaseMachine):
         plain = self.all.get(name) or PlainConversation(UNIT)
         known = plain.keys.get(key or "")
         options: dict[str, Any] = {"idempotency_key": key}
-        if known and [replace(each, metadata=None) for each in known[2]] != [
-            replace(each, metadata=None)
-            for each in messages  # no part of what a key stands for
-        ]:
+        if known and request_of(known[2]) != request_of(messages):
             call = lambda: self.store.append(name, messages, **options)  # noqa: E731
             self.refused(errors.IdempotencyConflict, call, slot)
             return
