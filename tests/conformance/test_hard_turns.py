@@ -46,7 +46,6 @@ def test_a_running_call_of_a_conversation_made_anew_is_not_ended(stores: Stores)
 
         def old(_: list[Any]) -> str:
             time.sleep(0.005)  # SQLite's clock tells milliseconds
-            time.sleep(0.005)
             store.delete("c")
             Chat(store, new, "m", 1000).send("c", "new question")
             return "old secret"
