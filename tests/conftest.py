@@ -15,6 +15,7 @@ from hypothesis import settings
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_server
 from tests.support.stores import VARIANTS, Databases, Direct, Stores
+from tests.support.variants import left_out
 from tokenmem import Store
 
 settings.register_profile("default", deadline=None)
@@ -33,9 +34,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="have the stores of the tests reach PostgreSQL through a PgBouncer in transaction mode, which "
         "keeps prepared statements or not",
     )
+    parser.addoption(
+        "--variants",
+        choices=["first", "second", "all"],
+        default="first",
+        help="of the tests that run on both engines, sync and async: in two variants, both engines and both "
+        "modes among them, in the other two, or in all four; those chosen by -k or by their ids run always",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    half = config.getoption("--variants")
+    if half != "all" and not config.option.keyword and (left := left_out(items, half)):
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
     if config.getoption("--through-pgbouncer"):
         for item in items:
             if item.get_closest_marker("direct"):
@@ -133,6 +145,18 @@ def databases(
 def ready_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> str:
     """A migrated database without rows, once on each engine."""
     return databases.of(request.param, tmp_path)
+
+
+@pytest.fixture
+def ready_sqlite_url(databases: Databases, tmp_path: Path) -> str:
+    """A migrated SQLite file without rows."""
+    return databases.sqlite(tmp_path)
+
+
+@pytest.fixture
+def ready_postgres_url(databases: Databases) -> str:
+    """The worker's migrated PostgreSQL database, without rows."""
+    return databases.postgresql()
 
 
 @pytest.fixture(params=VARIANTS)

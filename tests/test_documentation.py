@@ -2,15 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import programs
 from tokenmem.database.engine import open_engine
-from tokenmem.store import Store
 from tokenmem.testing import Answer, ModelServer, Request
 
 ROOT = Path(__file__).parents[1]
@@ -55,23 +53,15 @@ def test_examples_run_as_printed(page: Path, tmp_path: Path) -> None:
         if not key.startswith(("TOKENMEM_", "OPENAI_")) and key != "PYTHONPATH"
     }
     with ModelServer(answered) as server:
-        done = subprocess.run(
-            [sys.executable, str(tmp_path / "example.py")],
-            cwd=work,
-            env=environment | {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "test"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        given = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "test"}
+        finished = programs.run(str(tmp_path / "example.py"), env=environment | given, cwd=work)
     assert server.problems == []
-    assert done.returncode == 0, f"{name(page)}\n{done.stdout}{done.stderr}"
+    assert finished.code == 0, f"{name(page)}\n{finished.out}{finished.err}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "sql"))], ids=name)
-def test_queries_run_as_printed(page: Path, database_url: str) -> None:
-    engine = open_engine(database_url)
-    Store(engine).upgrade()
+def test_queries_run_as_printed(page: Path, ready_url: str) -> None:
+    engine = open_engine(ready_url)
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET search_path = tokenmem")

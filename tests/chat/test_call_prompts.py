@@ -22,7 +22,6 @@ class Prompted:
 
     def __init__(self, url: str) -> None:
         self.store = Store(url, counter=Unit())
-        self.store.upgrade()
         self.sql = Direct(url)
         self.prefix = f"{DEFAULT_SCHEMA}." if url.startswith("postgresql") else ""
         for conversation_id, owner in (("c1", "ann"), ("c2", "bob")):
@@ -46,8 +45,8 @@ class Prompted:
 
 
 @pytest.fixture
-def prompted(database_url: str) -> Iterator[Prompted]:
-    prompted = Prompted(database_url)
+def prompted(ready_url: str) -> Iterator[Prompted]:
+    prompted = Prompted(ready_url)
     yield prompted
     prompted.close()
 

@@ -21,7 +21,7 @@ from tokenmem import AsyncChat, Chat, Reply, Store
 from tokenmem.testing import Answer, ModelServer, Stall
 from tokenmem.testing.replies import Reply as ScriptedReply
 
-STREAMS = int(os.environ.get("TOKENMEM_TEST_CANCELLED_STREAMS", "100"))  # 2000 is what is promised
+STREAMS = int(os.environ.get("TOKENMEM_TEST_CANCELLED_STREAMS", "42"))  # 2000 is what is promised
 AT_ONCE = 20
 TEXT = " ".join(f"word{number}" for number in range(20))
 PIECES = 20

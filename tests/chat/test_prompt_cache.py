@@ -66,13 +66,17 @@ def share_repeated(windows: list[Window]) -> float:
 
 
 @pytest.fixture
-def ready_store(database_url: str) -> Iterator[Store]:
-    with Store(database_url) as store:
-        store.upgrade()
+def ready_store(ready_url: str) -> Iterator[Store]:
+    with Store(ready_url) as store:
         yield store
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+SEEDS = pytest.mark.parametrize(
+    ("ready_url", "seed"), [("sqlite", 1), ("postgresql", 2)], indirect=["ready_url"]
+)
+
+
+@SEEDS
 def test_prompts_begin_with_the_prompt_before(ready_store: Store, seed: int) -> None:
     windows = [window for (window,) in replay(ready_store, seed, STRIDE)]
     stays = 0
@@ -87,7 +91,7 @@ def test_prompts_begin_with_the_prompt_before(ready_store: Store, seed: int) -> 
     assert stays / len(windows) >= 0.85
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@SEEDS
 def test_most_of_a_prompt_is_repeated_and_the_window_stays_full(ready_store: Store, seed: int) -> None:
     sliding, stepped = zip(*replay(ready_store, seed, None, STRIDE), strict=True)
     assert share_repeated(list(stepped)) >= 0.85

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import programs
 from tests.support.commands import Answer as FinishedCall
 from tests.support.commands import done, environment, on_terminal, only_line, run
 from tests.support.stores import Direct
@@ -48,9 +49,8 @@ def recorded(url: str, conversation_id: str = "c1") -> list[LLMCall]:
         return store.calls(conversation_id)
 
 
-def read(running: subprocess.Popen[bytes], size: int) -> bytes:
+def read(running: programs.Piped, size: int) -> bytes:
     """So many bytes of what it writes."""
-    assert running.stdout is not None
     read = b""
     while len(read) < size:
         piece = running.stdout.read(size - len(read))
@@ -66,37 +66,21 @@ def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-@contextmanager
-def child(*arguments: str, url: str) -> Iterator[subprocess.Popen[bytes]]:
+def child(*arguments: str, url: str) -> programs.Piped:
     """The command as a process of its own, with pipes."""
-    command = [sys.executable, "-m", "tokenmem", *arguments]
-    pipe = subprocess.PIPE
-    variables = environment(url)
-    with subprocess.Popen(
-        command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, env=variables
-    ) as running:  # unbuffered: what is read here and there adds up
-        try:
-            yield running
-        finally:
-            running.kill()
+    return programs.start("-m", "tokenmem", *arguments, env=environment(url))
 
 
 class Terminal:
     """The command on a terminal of its own, whose keys it obeys as a person's."""
 
-    # A session's leader without a terminal gets the first one that it opens.
-    LEAD = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.executable, sys.argv[1:])"
-
     def __init__(self, *arguments: str, url: str) -> None:
         self.ours, theirs = pty.openpty()
-        command = [sys.executable, "-c", self.LEAD, sys.executable, "-m", "tokenmem", *arguments]
-        self.process = subprocess.Popen(
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+        self.process = programs.Program(
+            ["-m", "tokenmem", *arguments],
+            (theirs, theirs, theirs),
             env=environment(url) | {"TERM": "dumb"},
-            start_new_session=True,
+            leads=True,
         )
         os.close(theirs)
         self.written = ""
@@ -231,8 +215,8 @@ def test_what_is_no_utf8_is_not_sent(server: ModelServer, ready_url: str) -> Non
 
 def process_with_input(url: str, text: bytes) -> FinishedCall:
     with child("chat", "c1", url=url) as running:
-        out, err = running.communicate(text, timeout=60)
-    return FinishedCall(running.returncode, out.decode(), err.decode())
+        finished = running.communicate(text)
+    return FinishedCall(finished.code, finished.out, finished.err)
 
 
 def test_an_answer_comes_piece_by_piece(server: ModelServer, ready_url: str) -> None:
@@ -240,10 +224,9 @@ def test_an_answer_comes_piece_by_piece(server: ModelServer, ready_url: str) -> 
     with child("chat", "c1", "When?", url=ready_url) as running:
         assert read(running, 18) == b"The night train le"  # while the model is silent
         running.send_signal(signal.SIGINT)
-        rest, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert rest == b"\n"
-    assert err.decode().splitlines() == ["tokenmem: cancelled; what had come of the answer is stored"]
+        finished = running.communicate()
+    assert (finished.code, finished.out) == (130, "\n")
+    assert finished.err.splitlines() == ["tokenmem: cancelled; what had come of the answer is stored"]
     assert [call.status for call in recorded(ready_url)] == ["cancelled"]
     assert stored(ready_url) == [("user", "When?"), ("assistant", "The night train le")]
 
@@ -253,9 +236,8 @@ def test_ctrl_c_before_the_first_piece(server: ModelServer, ready_url: str) -> N
     with child("chat", "c1", "When?", url=ready_url) as running:
         eventually(lambda: server.requests)
         running.send_signal(signal.SIGINT)
-        out, _ = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert out == b""
+        finished = running.communicate()
+    assert (finished.code, finished.out) == (130, "")
     assert stored(ready_url) == [("user", "When?")]
     assert [call.status for call in recorded(ready_url)] == ["cancelled"]
 
@@ -479,8 +461,6 @@ def test_a_reader_that_goes_away_cancels(server: ModelServer, ready_url: str) ->
     words = "word " * 2000
     server.reply_with(Answer(words, chunks=500, chunk_delay=0.005))
     with child("chat", "c1", "Hi", url=ready_url) as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
         read(running, 5)
         running.stdout.close()
         assert running.stderr.read() == b""

@@ -10,6 +10,8 @@ import pytest
 from tests.support.stores import Direct, One, Stores, Unit, positions, texts
 from tokenmem import Appended, Message, Store, errors
 
+pytestmark = pytest.mark.every_variant
+
 
 def test_positions_and_totals_count_on(store: Store) -> None:
     first = store.append("c1", texts(3, 4), counter=Unit())

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from tests.support.stores import Stores, Unit, positions, texts
 from tokenmem import Message, Store, errors
 
+pytestmark = pytest.mark.every_variant
+
 
 @pytest.fixture
 def counted(stores: Stores) -> Store:

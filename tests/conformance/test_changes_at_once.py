@@ -34,15 +34,15 @@ def work_and_merge(number: int, barrier: Barrier, url: str) -> dict[str, int]:
     return done
 
 
-def test_changes_beside_appends_lose_nothing(database_url: str) -> None:
-    with opened(database_url) as store:
+def test_changes_beside_appends_lose_nothing(ready_url: str) -> None:
+    with opened(ready_url) as store:
         store.upgrade()
         for conversation_id in ("busy", "popped", "replaced"):
             store.create(conversation_id)
         store.append("busy", [Message.system("first")])
-    done = in_processes(PROCESSES, work_and_merge, database_url)
+    done = in_processes(PROCESSES, work_and_merge, ready_url)
     names = {f"{number}/{turn}" for number in range(PROCESSES) for turn in range(KEYS)}
-    with opened(database_url) as store:
+    with opened(ready_url) as store:
         busy, messages = store.read("busy")
         assert busy.metadata.keys() == {f"{way} {name}" for way in ("append", "update") for name in names}
         assert store.message("busy", 1).metadata == {name: int(name.partition("/")[2]) for name in names}, (
@@ -72,11 +72,11 @@ def pop_all(number: int, barrier: Barrier, url: str) -> list[int]:
                 return popped
 
 
-def test_each_message_is_popped_once(database_url: str) -> None:
-    with opened(database_url) as store:
+def test_each_message_is_popped_once(ready_url: str) -> None:
+    with opened(ready_url) as store:
         store.upgrade()
         store.append("c1", [Message.user(f"{number} says") for number in range(100)])
-    popped = in_processes(PROCESSES, pop_all, database_url)
+    popped = in_processes(PROCESSES, pop_all, ready_url)
     assert sorted(position for each in popped for position in each) == list(range(1, 101))
-    with opened(database_url) as store:
+    with opened(ready_url) as store:
         assert store.verify() == []

@@ -13,6 +13,8 @@ from tests.support.stores import Stores, engines_of, pools_of, texts
 from tests.support.threads import in_threads
 from tokenmem import AsyncStore, Message, Store, errors
 
+pytestmark = pytest.mark.every_variant
+
 TERMINATE = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'tokenmem'"""
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tokenmem'"

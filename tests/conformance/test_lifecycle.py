@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.stores import Facade, Stores, Unit, pools_of, texts
 from tokenmem import AsyncStore, Message, Store, errors
 
+pytestmark = pytest.mark.every_variant
+
 
 def test_a_store_is_a_context_manager(stores: Stores) -> None:
     with stores.open() as store:

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from tests.support.stores import Facade, Stores, Unit, pools_of, positions, texts
 from tokenmem import AsyncChat, Chat, Store, errors
 
+pytestmark = pytest.mark.every_variant
+
 
 class Failed(Exception):
     """What a block of the tests raises."""

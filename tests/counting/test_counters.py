@@ -109,7 +109,7 @@ class TestChatMessages:
         custom = {"id": "c", "type": "custom", "custom": {"name": "get_weather", "input": "{}"}}
         assert O200K.count(Message.assistant(tool_calls=[custom])) - 4 == one
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(data=st.data())
     def test_an_odd_payload_never_raises(self, data: st.DataObject) -> None:
         names = st.sampled_from(ODD_KEYS)

@@ -261,7 +261,7 @@ whitespace = st.lists(
 
 @pytest.mark.usefixtures("short_pieces")
 class TestShortPieces:
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(text=ordinary)
     def test_pieces_count_exactly_and_a_forced_cut_never_lowers(
         self, encoding: tiktoken.Encoding, text: str
@@ -273,7 +273,7 @@ class TestShortPieces:
         assert exact <= counted <= exact + 2 * forced
         assert forced or counted == exact
 
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(text=st.text(max_size=120) | st.text("aB1 '\n\r/.é中。\u0301", max_size=120))
     def test_every_boundary_splits_the_count(self, encoding: tiktoken.Encoding, text: str) -> None:
         whole = len(encoding.encode_ordinary(text))
@@ -281,7 +281,7 @@ class TestShortPieces:
             left, right = text[: boundary.start()], text[boundary.start() :]
             assert len(encoding.encode_ordinary(left)) + len(encoding.encode_ordinary(right)) == whole
 
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(before=words, run=whitespace, after=words)
     def test_whitespace_is_never_counted_below(
         self, encoding: tiktoken.Encoding, before: str, run: str, after: str
@@ -289,7 +289,7 @@ class TestShortPieces:
         text = before + run + after
         assert encodings.count_tokens(encoding, text) >= len(encoding.encode_ordinary(text))
 
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(
         text=st.sampled_from(
             ["0123456789", "٣٤٥0", "aB", "x", "-=", "./\n\r", "中的天", "😀\u200d", "e\u0301", "िक"]

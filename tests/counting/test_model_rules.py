@@ -304,7 +304,7 @@ class TestTools:
         schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/D39"}}, "$defs": definitions}
         assert 1_000 < _schema_tokens(schema) < 100_000
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(data=st.data())
     def test_no_schema_raises_and_more_tools_never_cost_less(self, data: st.DataObject) -> None:
         tools = data.draw(st.lists(_tools(), max_size=3))
@@ -461,7 +461,7 @@ class TestCorrections:
         assert Patches(1.62).tokens((10**6, 10**6), is_low=False) == 2_489
         assert Patches(1.62).tokens((128, 64), is_low=True) == 13
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(payload=_JSON, role=st.sampled_from(["user", "assistant", "tool"]))
     def test_no_payload_raises(self, payload: Any, role: str) -> None:
         odd: Any = payload if isinstance(payload, dict) else {"content": payload, "tool_calls": payload}

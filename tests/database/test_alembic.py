@@ -3,14 +3,13 @@
 import os
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from tests.support import programs
 from tokenmem import Store
 from tokenmem.database import migrate
 from tokenmem.database.engine import default_schema, open_engine
@@ -39,16 +38,9 @@ def alembic(directory: Path, *arguments: str, url: str = "", schema: str = "") -
     """Run the real command in a directory and return what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOKENMEM_")}
     environment |= {"TOKENMEM_URL": url, "TOKENMEM_SCHEMA": schema}
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    finished = programs.run("-m", "alembic", *arguments, env=environment, cwd=directory)
+    assert finished.code == 0, finished.out + finished.err
+    return finished.out
 
 
 def ours(directory: Path, *arguments: str, url: str = "", schema: str = "") -> str:

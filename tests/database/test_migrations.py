@@ -1,6 +1,7 @@
 """The migrations as a library runs them: there and back, on their own, and all at once."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from tests.support import programs
 from tests.support.postgres import PostgresServer, driver_url
 from tokenmem import AsyncStore, Store, errors
 from tokenmem.database import migrate
@@ -246,9 +248,8 @@ def test_schema_names_that_need_quotes_are_refused(schema: str) -> None:
 
 def test_processes_that_start_at_once(database_url: str) -> None:
     program = "import sys\nfrom tokenmem import Store\nwith Store(sys.argv[1]) as s: s.upgrade()"
-    command = [sys.executable, "-W", "error", "-c", program, database_url]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0)] * 4
+    finished = programs.run_at_once([("-c", program, database_url)] * 4, env=os.environ)
+    assert [(each.code, each.err) for each in finished] == [(0, "")] * 4
     engine = open_engine(database_url)
     assert check(engine, default_schema(engine.dialect.name, None)) == []
     engine.dispose()

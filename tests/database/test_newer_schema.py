@@ -1,13 +1,13 @@
 """This tokenmem on a database that a newer one has migrated."""
 
 import asyncio
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import programs
 from tests.support.commands import run
 from tests.support.later_revisions import LaterRevisions
 from tokenmem import AsyncStore, Store, errors
@@ -108,17 +108,11 @@ migrate.directory = lambda: pathlib.Path(sys.argv[2])
 def test_processes_of_both_versions_may_start_at_once(database_url: str, tmp_path: Path) -> None:
     later = LaterRevisions(tmp_path / "later")
     later.add(upgrade=ADD)
-    programs = [OLD_PROGRAM, NEW_PROGRAM] * 3
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, database_url, str(later.directory)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for program in programs
-    ]
-    answers = [(process.communicate()[1], process.returncode) for process in processes]
-    assert [code for _, code in answers] == [0] * 6, answers
+    command = [database_url, str(later.directory)]
+    answers = programs.run_at_once(
+        [("-c", text, *command) for text in [OLD_PROGRAM, NEW_PROGRAM] * 3], env=os.environ
+    )
+    assert [answer.code for answer in answers] == [0] * 6, answers
     engine = open_engine(database_url)
     with engine.connect() as connection:
         assert migrate.current(connection, default_schema(engine.dialect.name, None)) == "tokenmem_0003"

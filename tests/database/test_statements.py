@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from tests.support.postgres import driver_url
 from tests.support.stores import Unit, engines_of, texts
 from tokenmem import Appended, Store, errors
+from tokenmem.database.schema import VIEWS
 from tokenmem.messages.json_lines import ConversationLine
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    with Store(database_url, counter=Unit()) as opened:
-        opened.upgrade()
+def store(ready_url: str) -> Iterator[Store]:
+    with Store(ready_url, counter=Unit()) as opened:
         yield opened
 
 
@@ -52,11 +52,10 @@ def test_an_engine_of_ours_passes_by(store: Store, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_engine_of_the_callers_sees_every_statement(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    ready_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = sa.create_engine(database_url)
+    engine = sa.create_engine(ready_url)
     store = Store(engine, counter=Unit())
-    store.upgrade()
     seen = through_sqlalchemy(monkeypatch)
     use(store)
     assert named(seen, "INSERT INTO", "least_before", "DELETE FROM")
@@ -64,9 +63,9 @@ def test_an_engine_of_the_callers_sees_every_statement(
 
 
 def test_a_connection_of_the_callers_sees_every_statement(
-    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, ready_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = sa.create_engine(database_url)
+    engine = sa.create_engine(ready_url)
     seen = through_sqlalchemy(monkeypatch)
     with engine.begin() as connection:
         use(store.bind(connection))
@@ -124,15 +123,17 @@ def test_an_interrupted_statement_leaves_no_connection_behind(
     assert store.window("c", 10).token_count == 1
 
 
-def test_the_drivers_error_is_ours(store: Store) -> None:
-    with store.engine.begin() as connection:
-        schema = "tokenmem." if connection.dialect.name == "postgresql" else ""
-        for view in ("conversation_overview", "message_log", "tool_calls", "usage_by_day", "call_windows"):
-            connection.exec_driver_sql(f"DROP VIEW {schema}{view}")
-        connection.exec_driver_sql(f"DROP TABLE {schema}messages")
-    with pytest.raises(errors.SchemaOutOfDate) as caught:
-        store.window("c", 10)
-    assert caught.value.__cause__ is None
+def test_the_drivers_error_is_ours(database_url: str) -> None:
+    with Store(database_url) as store:
+        store.upgrade()
+        with store.engine.begin() as connection:
+            schema = "tokenmem." if connection.dialect.name == "postgresql" else ""
+            for view in VIEWS:
+                connection.exec_driver_sql(f"DROP VIEW {schema}{view}")
+            connection.exec_driver_sql(f"DROP TABLE {schema}messages")
+        with pytest.raises(errors.SchemaOutOfDate) as caught:
+            store.window("c", 10)
+        assert caught.value.__cause__ is None
 
 
 def test_the_callers_commit_ends_what_a_bound_read_began(store: Store) -> None:
@@ -216,12 +217,11 @@ def test_an_append_is_all_or_nothing_on_an_engine_that_commits_every_statement(
 
 
 @pytest.mark.parametrize("listened", [False, True])
-def test_an_import_of_nothing_new(database_url: str, listened: bool) -> None:
-    engine = sa.create_engine(database_url)
+def test_an_import_of_nothing_new(ready_url: str, listened: bool) -> None:
+    engine = sa.create_engine(ready_url)
     if listened:
         sa.event.listen(engine, "before_cursor_execute", lambda *_: None)
     store = Store(engine, counter=Unit())
-    store.upgrade()
     line = ConversationLine("c", texts(1, 2))
     assert store.import_conversations([line]) == [Appended(1, 2, 3, 3)]
     assert store.import_conversations([line]) == [None]

@@ -26,7 +26,6 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = open_engine(url)
         self.store = Store(self.engine)
-        self.store.upgrade()
         self.prefix = "tokenmem." if self.engine.dialect.name == "postgresql" else ""
 
     def read(self, columns: str, view: str, rest: str = "") -> list[tuple[Any, ...]]:
@@ -83,8 +82,8 @@ class Database:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
+def database(ready_url: str) -> Iterator[Database]:
+    database = Database(ready_url)
     yield database
     database.engine.dispose()
 
@@ -592,8 +591,8 @@ MESSAGES = st.one_of(
 
 
 @pytest.fixture
-def both(sqlite_url: str, postgres_url: str) -> Iterator[tuple[Database, Database]]:
-    databases = Database(sqlite_url), Database(postgres_url)
+def both(ready_sqlite_url: str, ready_postgres_url: str) -> Iterator[tuple[Database, Database]]:
+    databases = Database(ready_sqlite_url), Database(ready_postgres_url)
     yield databases
     for database in databases:
         database.engine.dispose()

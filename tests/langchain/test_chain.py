@@ -73,9 +73,8 @@ class Awaited(Scripted):
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    with Store(database_url) as store:
-        store.upgrade()
+def store(ready_url: str) -> Iterator[Store]:
+    with Store(ready_url) as store:
         yield store
 
 
@@ -109,12 +108,11 @@ def test_the_documented_conversation_awaited(
 
 
 @pytest.mark.parametrize("model", [Scripted, Awaited])
-def test_the_documented_conversation_on_an_async_store(model: type[Scripted], database_url: str) -> None:
+def test_the_documented_conversation_on_an_async_store(model: type[Scripted], ready_url: str) -> None:
     llm = model(*(answered for _, answered in CONVERSATION))
 
     async def run() -> None:
-        async with AsyncStore(database_url) as store:
-            await store.upgrade()
+        async with AsyncStore(ready_url) as store:
             await converse(chain_on(store, llm, {"max_token_limit": 60}))
 
     asyncio.run(run())
@@ -286,8 +284,8 @@ def test_a_prompt_object(store: Store) -> None:
         ({"memory": {}}, "memory is a dict"),
     ],
 )
-def test_what_no_chain_can_be(sqlite_url: str, options: Any, named: str) -> None:
-    with Store(sqlite_url) as store:
+def test_what_no_chain_can_be(ready_sqlite_url: str, options: Any, named: str) -> None:
+    with Store(ready_sqlite_url) as store:
         memory = ConversationTokenBufferMemory(store=store)
         with pytest.raises(ValueError, match=named):
             ConversationChain(**{"llm": Scripted(), "memory": memory, **options})
@@ -304,14 +302,14 @@ def test_a_model_that_must_be_awaited(store: Store) -> None:
     assert asyncio.run(chain.apredict(input="hi")) == "awaited"
 
 
-def test_on_an_async_store_predict_says_so(sqlite_url: str) -> None:
-    chain = chain_on(AsyncStore(sqlite_url), Scripted())
+def test_on_an_async_store_predict_says_so(ready_sqlite_url: str) -> None:
+    chain = chain_on(AsyncStore(ready_sqlite_url), Scripted())
     with pytest.raises(InvalidArgument, match="on an AsyncStore"):
         chain.predict(input="hi")
 
 
-def test_without_a_memory(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENMEM_URL", database_url)
+def test_without_a_memory(ready_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENMEM_URL", ready_url)
     llm = Scripted("hello", "fine")
     chain = ConversationChain(llm=llm)
     assert chain.predict(input="hi") == "hello"

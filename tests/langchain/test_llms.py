@@ -142,12 +142,11 @@ def test_clients_of_the_wrong_kind(server: ModelServer, client: openai.OpenAI) -
 
 
 def test_through_the_chain_into_the_database(
-    server: ModelServer, client: openai.OpenAI, database_url: str
+    server: ModelServer, client: openai.OpenAI, ready_url: str
 ) -> None:
     server.reply_with([Answer(" Hello!"), Failure(500, message="broken"), Answer(" Again!")])
     llm = OpenAICompletion(client=client)
-    with Store(database_url) as store:
-        store.upgrade()
+    with Store(ready_url) as store:
         memory = ConversationTokenBufferMemory(llm=llm, store=store, conversation_id="c")
         chain = ConversationChain(llm=llm, memory=memory)
         assert chain.predict(input="hi", stop=["Human:"]) == " Hello!"

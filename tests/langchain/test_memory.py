@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenmem import (
@@ -29,9 +29,8 @@ EVERYTHING = "Human: hi\nAI: whats up\n" + NEWEST
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    with Store(database_url) as store:
-        store.upgrade()
+def store(ready_url: str) -> Iterator[Store]:
+    with Store(ready_url) as store:
         yield store
 
 
@@ -127,7 +126,7 @@ def test_two_memories_on_one_id_are_one_conversation(store: Store) -> None:
     assert first.buffer == second.buffer == EVERYTHING
 
 
-def test_reopened_in_another_process(database_url: str, store: Store) -> None:
+def test_reopened_in_another_process(ready_url: str, store: Store) -> None:
     remember(store, conversation_id="c")
     code = (
         "import sys; from tokenmem import ConversationTokenBufferMemory, Store\n"
@@ -135,9 +134,7 @@ def test_reopened_in_another_process(database_url: str, store: Store) -> None:
         "    memory = ConversationTokenBufferMemory(max_token_limit=10, store=store, conversation_id='c')\n"
         "    print(memory.load_memory_variables({}))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, database_url], check=True, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", code, ready_url], check=True, capture_output=True, text=True)
     assert run.stdout == f"{ {'history': NEWEST} }\n"
 
 
@@ -241,9 +238,8 @@ class Characters:
         ({"counter": Characters()}, "characters"),
     ],
 )
-def test_which_counter_a_conversation_begins_with(sqlite_url: str, options: Any, counter: str) -> None:
-    with Store(sqlite_url) as store:
-        store.upgrade()
+def test_which_counter_a_conversation_begins_with(ready_sqlite_url: str, options: Any, counter: str) -> None:
+    with Store(ready_sqlite_url) as store:
         memory = ConversationTokenBufferMemory(store=store, conversation_id="c", **options)
         memory.save_context({"input": "hi"}, {"output": "whats up"})
         assert store.conversation("c").token_counter == counter
@@ -273,10 +269,9 @@ def test_awaited_on_a_store_it_does_the_same(store: Store) -> None:
     asyncio.run(use_awaited(store))
 
 
-def test_awaited_on_an_async_store_it_does_the_same(database_url: str) -> None:
+def test_awaited_on_an_async_store_it_does_the_same(ready_url: str) -> None:
     async def run() -> None:
-        async with AsyncStore(database_url) as store:
-            await store.upgrade()
+        async with AsyncStore(ready_url) as store:
             await use_awaited(store)
 
     asyncio.run(run())
@@ -313,9 +308,9 @@ def test_on_an_async_store_the_sync_methods_say_so(tmp_path: Path) -> None:
 
 
 def test_without_a_store_the_environment_names_the_database(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    ready_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOKENMEM_URL", database_url)
+    monkeypatch.setenv("TOKENMEM_URL", ready_url)
     memory = ConversationTokenBufferMemory(llm=llm, max_token_limit=10, conversation_id="c")
     for said, answered in DOCUMENTED:
         memory.save_context({"input": said}, {"output": answered})
@@ -343,16 +338,15 @@ def test_without_a_store_and_an_environment_it_is_a_file_here(
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exchanges=st.lists(st.tuples(WORDS, WORDS), max_size=8), limit=st.integers(0, 120))
 def test_the_history_is_the_longest_suffix_of_lines_that_fits(
-    tmp_path_factory: pytest.TempPathFactory, exchanges: list[tuple[str, str]], limit: int
+    ready_sqlite_url: str, exchanges: list[tuple[str, str]], limit: int
 ) -> None:
     counter = TiktokenCounter("cl100k_base")
     lines = [line for said, answered in exchanges for line in (f"Human: {said}", f"AI: {answered}")]
     while sum(map(counter.count_text, lines)) > limit:
         lines.pop(0)
-    with Store(f"sqlite:///{tmp_path_factory.mktemp('memory')}/x.db") as store:
-        store.upgrade()
+    with Store(ready_sqlite_url) as store:
         memory = remember(store, exchanges, max_token_limit=limit)
         assert memory.load_memory_variables({}) == {"history": "\n".join(lines)}

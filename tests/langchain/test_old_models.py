@@ -1,5 +1,6 @@
 """Memories and stores for models of the time of LangChain's memory, without a network."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,15 @@ from tokenmem import ConversationTokenBufferMemory, Message, Store
 from tokenmem.counting import encodings
 
 pytestmark = pytest.mark.usefixtures("no_network")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_loaded() -> Iterator[None]:
+    """No encoding is in memory when the first test asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodings, "_loaded", {})
+        yield
+
 
 NAMES = [
     ("text-davinci-003", "p50k_base", [8, 4]),
@@ -27,24 +37,17 @@ NAMES = [
 @pytest.mark.parametrize(("name", "encoding", "counts"), NAMES)
 @pytest.mark.parametrize("options", ["model", "model_name", "counter"])
 def test_a_memory_counts_by_the_models_own_encoding(
-    sqlite_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    encoding: str,
-    counts: list[int],
-    options: str,
+    ready_sqlite_url: str, name: str, encoding: str, counts: list[int], options: str
 ) -> None:
-    monkeypatch.setattr(encodings, "_loaded", {})
     given: dict[str, Any] = {"counter": name}
     if options != "counter":
         given = {"llm": SimpleNamespace(**{options: name}, invoke=str)}
-    with Store(sqlite_url) as store:
-        store.upgrade()
+    with Store(ready_sqlite_url) as store:
         memory = ConversationTokenBufferMemory(store=store, conversation_id="c", **given)
         memory.save_context({"input": "def f():\n        return"}, {"output": "whats up"})
         assert store.conversation("c").token_counter == f"transcript:{encoding}:Human:AI"
         assert [message.token_count for message in store.messages("c")] == counts
-    with Store(sqlite_url) as again:  # any store finds that counter by its name
+    with Store(ready_sqlite_url) as again:  # any store finds that counter by its name
         again.append("c", [Message.assistant("whats up")])
         assert again.messages("c")[-1].token_count == 4
 

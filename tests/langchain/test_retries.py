@@ -137,7 +137,7 @@ def test_who_leaves_a_stream_keeps_its_part(store: Store) -> None:
     assert chain.llm.prompts[1] == documented_prompt(["Human: A story", "AI: Once upon "], "A story")
 
 
-def test_a_cancelled_call_is_a_failed_one(database_url: str) -> None:
+def test_a_cancelled_call_is_a_failed_one(ready_url: str) -> None:
     async def main() -> None:
         begun = asyncio.Event()
 
@@ -149,8 +149,7 @@ def test_a_cancelled_call_is_a_failed_one(database_url: str) -> None:
             return "hello"
 
         prompts: list[str] = []
-        async with AsyncStore(database_url) as store:
-            await store.upgrade()
+        async with AsyncStore(ready_url) as store:
             chain = chain_on(store, llm)
             task = asyncio.create_task(chain.apredict(input="hi"))
             await begun.wait()

@@ -3,7 +3,6 @@
 import asyncio
 import copy
 import gc
-import multiprocessing
 import pickle
 import threading
 import weakref
@@ -15,13 +14,13 @@ from uuid import uuid4
 import pytest
 
 from tests.support.memories import heard, memory, talk
+from tests.support.processes import NEW
 from tests.support.stores import Direct, pools_of
 from tokenmem import ConversationChain, ConversationTokenBufferMemory, Store
 from tokenmem.errors import DatabaseUnavailable, InvalidArgument
 from tokenmem.langchain import shared_stores
 from tokenmem.langchain.shared_stores import shared_store
 
-SPAWN = multiprocessing.get_context("spawn")
 MEMORIES = 200
 ONE_POOL = 15
 """Connections of one pool of SQLAlchemy's default size: 5 that stay, 10 more where they are needed."""
@@ -217,7 +216,7 @@ def test_a_shared_store_in_a_pickle_and_copied(connections: Connections) -> None
     talk(mine)
     again = pickle.loads(pickle.dumps(mine.store))
     assert again.conversation("one").message_count == 2
-    with SPAWN.Pool(1) as processes:
+    with NEW.Pool(1) as processes:
         assert processes.apply(messages_of, (mine.store, "one")) == ["I am one", "hello"]
     again.close()
     copied: Any = copy.deepcopy(mine.store)

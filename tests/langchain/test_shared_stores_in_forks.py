@@ -3,7 +3,6 @@
 Each fork is in a new process: forking one with threads, as a test worker has, is not what is tested here.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,15 +15,15 @@ from typing import Any
 import pytest
 
 from tests.support.memories import heard, memory, talk
+from tests.support.processes import NEW
 from tokenmem import Store
 from tokenmem.langchain import shared_stores
 
-SPAWN = multiprocessing.get_context("spawn")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 def in_a_process(work: Callable[..., None], *arguments: Any) -> None:
-    process = SPAWN.Process(target=in_a_group, args=(work, *arguments))
+    process = NEW.Process(target=in_a_group, args=(work, *arguments))
     process.start()
     process.join(120)
     if process.exitcode is None and process.pid is not None:

@@ -155,7 +155,7 @@ odd_messages = st.tuples(
 
 def test_histories_of_both_apis(log: Log) -> None:
     @given(st.lists(anything_stored, min_size=1, max_size=8))
-    @settings(max_examples=100)
+    @settings(max_examples=50)
     def alike(history: list[Any]) -> None:
         check(log, stored(history))
 
@@ -164,7 +164,7 @@ def test_histories_of_both_apis(log: Log) -> None:
 
 def test_no_message_is_too_odd(log: Log) -> None:
     @given(st.lists(st.tuples(odd_messages, st.booleans()), min_size=1, max_size=8))
-    @settings(max_examples=200)
+    @settings(max_examples=60)
     def alike(history: list[tuple[dict[str, Any], bool]]) -> None:
         messages = []
         for given_message, is_cut_off in history:

@@ -3,14 +3,13 @@
 import json
 import os
 import pty
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
+from tests.support import programs
 from tokenmem.cli import app
 
 
@@ -49,11 +48,8 @@ def environment(url: str | None = None) -> dict[str, str]:
 
 def process(*arguments: str, url: str | None = None, cwd: Path | None = None) -> Answer:
     """Run it as a process of its own."""
-    command = [sys.executable, "-m", "tokenmem", *arguments]
-    result = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", env=environment(url), cwd=cwd, timeout=120
-    )
-    return Answer(result.returncode, result.stdout, result.stderr)
+    finished = programs.run("-m", "tokenmem", *arguments, env=environment(url), cwd=cwd)
+    return Answer(finished.code, finished.out, finished.err)
 
 
 def only_line(answer: Answer) -> str:
@@ -69,15 +65,14 @@ def on_terminal(arguments: list[str], url: str) -> str:
     """What a command writes to a terminal."""
     ours, theirs = pty.openpty()
     variables = environment(url) | {"TERM": "xterm-256color", "COLUMNS": "100"}
-    command = [sys.executable, "-m", "tokenmem", *arguments]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables) as shown:
-        os.close(theirs)
-        written = b""
-        try:
-            while piece := os.read(ours, 65536):
-                written += piece
-        except OSError:  # Linux answers so where nobody holds the other end any more
-            pass
-        os.close(ours)
-        assert shown.wait(60) == 0
+    shown = programs.Program(["-m", "tokenmem", *arguments], (theirs, theirs, theirs), env=variables)
+    os.close(theirs)
+    written = b""
+    try:
+        while piece := os.read(ours, 65536):
+            written += piece
+    except OSError:  # Linux answers so where nobody holds the other end any more
+        pass
+    os.close(ours)
+    assert shown.wait(60) == 0
     return written.decode()

@@ -3,10 +3,13 @@
 import multiprocessing.queues
 import multiprocessing.synchronize
 
+import alembic.command
+import alembic.config
 import openai
 import pytest
 
 import tokenmem.testing
-from tests.support import stores
+from tests.support import programs, stores
+from tokenmem import cli
 
-__all__ = ["multiprocessing", "openai", "pytest", "stores", "tokenmem"]
+__all__ = ["alembic", "cli", "multiprocessing", "openai", "programs", "pytest", "stores", "tokenmem"]
