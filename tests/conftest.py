@@ -1,5 +1,6 @@
 """Fixtures that every test can use, and the one PostgreSQL server that a whole run shares."""
 
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,9 @@ from tokenmem import Store
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# No test talks TLS, and reading all authorities' certificates takes each HTTP client 50 ms: here are none.
+os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell that runs the tests in the background
     # Else Ctrl-C would have no effect in the processes that tests start: they inherit what is ignored.
@@ -47,11 +51,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     half = config.getoption("--variants")
     if half != "all" and not config.option.keyword and (left := left_out(items, half)):
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in set(left)]
+        runs = set(items) - set(left)
+        items[:] = [item for item in items if item in runs]
     if config.getoption("--through-pgbouncer"):
         for item in items:
             if item.get_closest_marker("direct"):
                 item.add_marker(pytest.mark.skip(reason="it tells the server's connections apart"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one worker more than there are cores, since tests wait for processes and models."""
+    return 1 + (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests share stays: no garbage collection need look at it again, and many tests ask for one."""
+    gc.collect()
+    gc.freeze()
 
 
 SERVER = pytest.StashKey[dict[str, str]]()
@@ -163,7 +180,7 @@ def ready_postgres_url(databases: Databases) -> str:
 def stores(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Stores]:
     """Opens stores on one migrated database; every engine, sync and async."""
     url = databases.of(request.param, tmp_path)
-    opened = Stores(request.param, url, databases.direct(url))
+    opened = Stores(request.param, url, databases.sql(url))
     yield opened
     opened.close()
 

@@ -33,7 +33,7 @@ def on_loop(
             if request.param == "sqlite in memory":
                 engine = "sqlite://"
             elif request.param != name or name == "aiosqlite":
-                engine = create_async_engine(databases.direct(url).replace("sqlite:", "sqlite+aiosqlite:"))
+                engine = create_async_engine(databases.sql(url).url.replace("sqlite:", "sqlite+aiosqlite:"))
             async with AsyncStore(engine, counter=Unit()) as store:
                 await store.upgrade()
                 await store.append("c1", texts(1, 2))

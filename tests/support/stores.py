@@ -108,16 +108,16 @@ class Stores:
     Args:
         variant: engine and mode.
         url: of the stores.
-        direct: the database's URL without a pooler between, for SQL behind the stores' back.
+        sql: SQL behind the stores' back.
     """
 
-    def __init__(self, variant: str, url: str, direct: str | None = None) -> None:
+    def __init__(self, variant: str, url: str, sql: "Direct | None" = None) -> None:
         self.variant = variant
         self.url = url
         self.is_async = variant.endswith("-async")
         self.dialect = variant.partition("-")[0]
         self.loop = asyncio.Runner()
-        self.sql = Direct(direct or url)
+        self.sql = sql or Direct(url)
         self._opened: list[Store] = []
 
     def open(self, url: Any = None, **options: Any) -> Store:
@@ -182,11 +182,17 @@ class Transaction:
 
 
 class Direct:
-    """SQL behind the store's back. `{messages}` in it is that table's name."""
+    """SQL behind the store's back. `{messages}` in it is that table's name.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: of the database, without a pooler between.
+        is_shared: whether `close` leaves the connection open, for those who come after.
+    """
+
+    def __init__(self, url: str, *, is_shared: bool = False) -> None:
         self.url = url
-        self.engine = sa.create_engine(url)
+        self.engine = sa.create_engine(url, pool_pre_ping=is_shared)
+        self._is_shared = is_shared
 
     def rows(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self.engine.connect() as connection:
@@ -254,7 +260,8 @@ class Direct:
         return sa.text(text.format(**{table: prefix + table for table in schema.TABLES}))
 
     def close(self) -> None:
-        self.engine.dispose()
+        if not self._is_shared:
+            self.engine.dispose()
 
 
 def pools_of(store: Any) -> list[Any]:
@@ -303,6 +310,7 @@ class Databases:
         self._template: Path | None = None
         self._postgres: str | None = None
         self._emptier: psycopg.Connection | None = None
+        self._sql: Direct | None = None
 
     def sqlite(self, directory: Path) -> str:
         """A migrated file of the test's own."""
@@ -325,11 +333,17 @@ class Databases:
         self._emptied(self._postgres)
         return self._postgres if self._pooled is None else self._pooled(self._postgres)
 
-    def direct(self, url: str) -> str:
-        """A database's URL without the pooler."""
-        return url if self._postgres is None or url.startswith("sqlite") else self._postgres
+    def sql(self, url: str) -> Direct:
+        """SQL on a database, past the pooler; the worker's own database keeps a connection for it."""
+        if self._postgres is None or url.startswith("sqlite"):
+            return Direct(url)
+        if self._sql is None:
+            self._sql = Direct(self._postgres, is_shared=True)
+        return self._sql
 
     def close(self) -> None:
+        if self._sql is not None:
+            self._sql.engine.dispose()
         if self._emptier is not None:
             self._emptier.close()
 
