@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs
+from tokenmem import errors
 from tokenmem.database.engine import open_engine
 from tokenmem.testing import Answer, ModelServer, Request
 
@@ -90,3 +91,14 @@ def headings(page: Path) -> set[str]:
     prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_every_error_is_in_the_table_of_errors() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `(\w+)` \| [45]\d\d \|", text, re.MULTILINE))
+    ours = {
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.TokenmemError)
+    }
+    assert table == ours - {"TokenmemError"}

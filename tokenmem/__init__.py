@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tokenmem import errors
     from tokenmem.arguments import KEEP
     from tokenmem.async_store import AsyncStore
-    from tokenmem.chat import AsyncChat, Chat
+    from tokenmem.chat import AsyncChat, AsyncTurn, Chat, Turn
     from tokenmem.counting.counters import TiktokenCounter, TokenCounter, TranscriptCounter
     from tokenmem.ids import hashed_id
     from tokenmem.langchain.chain import ConversationChain
@@ -39,6 +39,7 @@ _MODULES = {
     "Appended": "models",
     "AsyncChat": "chat",
     "AsyncStore": "async_store",
+    "AsyncTurn": "chat",
     "Chat": "chat",
     "ChatMemory": "langchain.chat_memory",
     "Conversation": "models",
@@ -59,6 +60,7 @@ _MODULES = {
     "TokenCounter": "counting.counters",
     "ToolCall": "messages.calls",
     "TranscriptCounter": "counting.counters",
+    "Turn": "chat",
     "Usage": "models",
     "Window": "models",
     "errors": "",
@@ -70,6 +72,7 @@ __all__ = [
     "Appended",
     "AsyncChat",
     "AsyncStore",
+    "AsyncTurn",
     "Chat",
     "ChatMemory",
     "Conversation",
@@ -89,6 +92,7 @@ __all__ = [
     "TokenCounter",
     "ToolCall",
     "TranscriptCounter",
+    "Turn",
     "Usage",
     "Window",
     "errors",

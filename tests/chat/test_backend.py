@@ -10,9 +10,11 @@ from pathlib import Path
 from tests.support import backend
 from tests.test_documentation import ROOT, blocks
 from tokenmem import Store
-from tokenmem.testing import Answer, ModelServer, Stall
+from tokenmem.testing import Answer, Failure, ModelServer, Stall
 
 EXAMPLE = next(code for _, code in blocks(ROOT / "README.md", "python") if "FastAPI" in code)
+AT_ONCE = {"x-should-retry": "false"}
+FAILURES = {429: Failure(429, headers=AT_ONCE), 502: Failure(500, headers=AT_ONCE)}
 
 
 @contextmanager
@@ -37,12 +39,16 @@ def post(port: int, path: str, text: str, **headers: str) -> http.client.HTTPCon
     return connection
 
 
-def said(port: int, path: str, text: str, **headers: str) -> str:
+def answered(port: int, path: str, text: str, **headers: str) -> tuple[int, str]:
     with closing(post(port, path, text, **headers)) as connection:
         response = connection.getresponse()
-        told = response.read().decode()
-        assert response.status == 200, told
-        return told
+        return response.status, response.read().decode()
+
+
+def said(port: int, path: str, text: str, **headers: str) -> str:
+    status, told = answered(port, path, text, **headers)
+    assert status == 200, told
+    return told
 
 
 def ended_status(store: Store, number: int) -> str:
@@ -55,10 +61,24 @@ def ended_status(store: Store, number: int) -> str:
     raise AssertionError("the call has not ended")
 
 
+def refused(port: int) -> None:
+    """What goes wrong before there is any text is told by the status."""
+    for status, text, headers in (
+        (404, "And whose is this?", {"x_user": "bob"}),
+        (409, "And now?", {"x_user": "ann", "idempotency_key": "r1"}),
+        (413, "word " * 10_000, {"x_user": "ann"}),
+        (422, "a\0b", {"x_user": "ann"}),
+        *((status, "Hello again?", {"x_user": "ann"}) for status in FAILURES),
+    ):
+        found, told = answered(port, "/chats/trip", text, **headers)
+        assert found == status, told
+        assert text not in told
+
+
 def test_the_backend_of_the_readme(tmp_path: Path, database_url: str) -> None:
     slow = Stall(after=4, seconds=60, answer=Answer("this is never read to its end"))
     with (
-        ModelServer([Answer("At 21:58."), slow, Answer("Still at 21:58.")]) as server,
+        ModelServer([Answer("At 21:58."), slow, Answer("Still at 21:58."), *FAILURES.values()]) as server,
         running(tmp_path, database_url, server.base_url) as port,
     ):
         keyed = {"x_user": "ann", "idempotency_key": "r1"}
@@ -76,5 +96,7 @@ def test_the_backend_of_the_readme(tmp_path: Path, database_url: str) -> None:
             assert messages[3].partial
             assert str(messages[3].content).startswith(first.decode())
             assert store.conversation("trip").owner == "ann"
+            refused(port)
+            assert len(store.messages("trip")) == 6 + len(FAILURES)
             assert store.verify() == []
         assert server.problems == []

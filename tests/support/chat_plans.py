@@ -4,7 +4,7 @@ import inspect
 import itertools
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -177,6 +177,17 @@ async def pieces_of(stream: Any) -> AsyncIterator[Any]:
 
 async def close_stream(stream: Any) -> None:
     await settled(stream.aclose() if hasattr(stream, "aclose") else stream.close())
+
+
+async def read_turn(open_turn: Callable[..., Any], *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+    """What a turn that is opened gives, as a stream gives it."""
+    turn = await settled(open_turn(*arguments, **options))
+    try:
+        async for piece in pieces_of(turn):
+            yield piece
+        yield turn.reply
+    finally:
+        await close_stream(turn)
 
 
 def text_of(messages: Sequence[Told]) -> str:

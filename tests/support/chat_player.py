@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.support.chat_plans import (
     Told,
     close_stream,
     pieces_of,
+    read_turn,
     settled,
     some_answer,
     some_calls,
@@ -481,6 +483,8 @@ class Player:
         return attempt
 
     def _stream(self, chat: Any, method: str) -> Any:
+        if method == "send" and self.random.random() < 0.5:
+            return partial(read_turn, chat.open)
         return getattr(chat, {"send": "stream", "send_tool_results": "stream_tool_results"}[method])
 
     async def _read_one(self, chat: Any, method: str, said: Any, key: str, header: dict[str, str]) -> Attempt:

@@ -7,6 +7,7 @@ import openai
 
 from tests.support.stores import Stores
 from tokenmem import AsyncChat, Chat, Reply
+from tokenmem.chat import AsyncTurn
 from tokenmem.testing import ModelServer
 
 
@@ -47,7 +48,10 @@ class Awaited:
             answer = getattr(self._chat, name)(*arguments, **options)
             if isinstance(answer, AsyncChat):
                 return Awaited(answer, self._loop)
-            return self._iterated(answer) if hasattr(answer, "__anext__") else self._loop.run(answer)
+            if hasattr(answer, "__anext__"):
+                return self._iterated(answer)
+            result = self._loop.run(answer)
+            return AwaitedTurn(result, self._loop) if isinstance(result, AsyncTurn) else result
 
         return call
 
@@ -65,6 +69,30 @@ class Awaited:
                 yield part
         finally:
             self._loop.run(close())
+
+
+class AwaitedTurn:
+    """An AsyncTurn in the face of a Turn."""
+
+    def __init__(self, turn: AsyncTurn, loop: Any) -> None:
+        self._turn = turn
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._turn, name)
+
+    def __iter__(self) -> Iterator[str]:
+        async def following() -> Any:
+            return await anext(self._turn, None)
+
+        while (piece := self._loop.run(following())) is not None:
+            yield piece
+
+    def __repr__(self) -> str:
+        return repr(self._turn)
+
+    def close(self) -> None:
+        self._loop.run(self._turn.aclose())
 
 
 def said(chats: Chats, conversation_id: str = "c") -> list[str | None]:

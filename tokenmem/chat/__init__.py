@@ -4,5 +4,6 @@ from tokenmem.chat.apis.interface import ModelAPI, StreamReader
 from tokenmem.chat.apis.replies import Answer, Usage
 from tokenmem.chat.async_chat import AsyncChat
 from tokenmem.chat.chat import Chat
+from tokenmem.chat.open_turn import AsyncTurn, Turn
 
-__all__ = ["Answer", "AsyncChat", "Chat", "ModelAPI", "StreamReader", "Usage"]
+__all__ = ["Answer", "AsyncChat", "AsyncTurn", "Chat", "ModelAPI", "StreamReader", "Turn", "Usage"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenmem.async_store import AsyncStore
 from tokenmem.callables import is_async
@@ -13,17 +13,21 @@ from tokenmem.chat.apis.function import Function
 from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.base import BaseChat
 from tokenmem.chat.chat import Chat
-from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
+from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork, text_of, whole
+from tokenmem.chat.open_turn import AsyncTurn
 from tokenmem.chat.requests import UserMessage, user_messages
 from tokenmem.chat.runners import AsyncModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
 from tokenmem.docstrings import documented_like
+from tokenmem.execution.effects import Deliver
 from tokenmem.execution.runners import Execution, advance_async, run_async
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI  # noqa: F401 -- named in the class's bases
+
+P = TypeVar("P")
 
 
 @documented_like(Chat)
@@ -77,7 +81,30 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
             call_metadata=call_metadata,
             stream=True,
         )
-        return self._stream(self._turns.turn(request))
+        return self._stream(self._turns.turn(request), text_of)
+
+    async def open(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        idempotency_key: str | None = None,
+        expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
+        **options: Any,
+    ) -> AsyncTurn:
+        request = self._request(
+            conversation_id,
+            user_messages(message, self._unstorable),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
+            stream=True,
+            opens=True,
+        )
+        parts = self._stream(self._turns.turn(request), whole)
+        return AsyncTurn(await anext(parts), parts)
 
     async def send_tool_results(
         self,
@@ -118,7 +145,7 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
             call_metadata=call_metadata,
             stream=True,
         )
-        return self._stream(self._turns.answer_calls(request))
+        return self._stream(self._turns.answer_calls(request), text_of)
 
     async def run(
         self,
@@ -160,13 +187,15 @@ class AsyncChat(BaseChat[AsyncStore, "AsyncOpenAI"]):
             execution: Execution[TurnWork, Reply] = Execution(procedure)
             return await run_async(execution, runner)
 
-    async def _stream(self, procedure: TurnProcedure[Reply]) -> AsyncGenerator[str | Reply, None]:
+    async def _stream(
+        self, procedure: TurnProcedure[Reply], piece: Callable[[Deliver], P]
+    ) -> AsyncGenerator[P | Reply, None]:
         execution: Execution[TurnWork, Reply] = Execution(procedure)
         with suppress(StreamLeft):
             async with self._runner() as runner:
                 while (delivery := await advance_async(execution, runner)) is not None:
                     try:
-                        yield delivery.text
+                        yield piece(delivery)
                     except GeneratorExit:
                         execution.fail(StreamLeft())
                     except BaseException as error:

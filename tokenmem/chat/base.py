@@ -141,6 +141,7 @@ class BaseChat(Generic[S, OpenAIClient]):
         expected_position: int | None,
         call_metadata: JSONObject | None,
         stream: bool = False,
+        opens: bool = False,
     ) -> TurnRequest:
         """What is asked of a turn, checked before anything is counted, stored or iterated.
 
@@ -155,6 +156,7 @@ class BaseChat(Generic[S, OpenAIClient]):
             expected_position,
             options,
             stream=stream,
+            opens=opens,
             metadata=None if given is None else dump_json(given),
         )
         self._turns.settings.check_options(options)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenmem.chat.base import BaseChat
-from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork
+from tokenmem.chat.effects import StreamLeft, TurnProcedure, TurnWork, text_of, whole
+from tokenmem.chat.open_turn import Turn
 from tokenmem.chat.requests import UserMessage, user_messages
 from tokenmem.chat.runners import ModelRunner
 from tokenmem.chat.tools import Functions, OnError, Results, result_messages
+from tokenmem.execution.effects import Deliver
 from tokenmem.execution.runners import Execution, advance, run
 from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
@@ -18,6 +20,8 @@ from tokenmem.store import Store
 
 if TYPE_CHECKING:
     from openai import OpenAI  # noqa: F401 -- named in the class's bases
+
+P = TypeVar("P")
 
 
 class Chat(BaseChat[Store, "OpenAI"]):
@@ -126,7 +130,35 @@ class Chat(BaseChat[Store, "OpenAI"]):
             call_metadata=call_metadata,
             stream=True,
         )
-        return self._stream(self._turns.turn(request))
+        return self._stream(self._turns.turn(request), text_of)
+
+    def open(
+        self,
+        conversation_id: str,
+        message: UserMessage | None = None,
+        *,
+        idempotency_key: str | None = None,
+        expected_position: int | None = None,
+        call_metadata: JSONObject | None = None,
+        **options: Any,
+    ) -> Turn:
+        """As `stream`, but raise what goes wrong before the model begins to answer, and only then return.
+
+        When it returns the message is stored and the first event of the model's stream has come: whatever
+        `send` raises until then is raised here, where a backend has not yet sent a status of its own. What
+        comes is read from the turn.
+        """
+        request = self._request(
+            conversation_id,
+            user_messages(message, self._unstorable),
+            options,
+            idempotency_key=idempotency_key,
+            expected_position=expected_position,
+            call_metadata=call_metadata,
+            stream=True,
+            opens=True,
+        )
+        return Turn(self._stream(self._turns.turn(request), whole))
 
     def send_tool_results(
         self,
@@ -185,7 +217,7 @@ class Chat(BaseChat[Store, "OpenAI"]):
             call_metadata=call_metadata,
             stream=True,
         )
-        return self._stream(self._turns.answer_calls(request))
+        return self._stream(self._turns.answer_calls(request), text_of)
 
     def run(
         self,
@@ -239,12 +271,14 @@ class Chat(BaseChat[Store, "OpenAI"]):
             execution: Execution[TurnWork, Reply] = Execution(procedure)
             return run(execution, runner)
 
-    def _stream(self, procedure: TurnProcedure[Reply]) -> Generator[str | Reply, None, None]:
+    def _stream(
+        self, procedure: TurnProcedure[Reply], piece: Callable[[Deliver], P]
+    ) -> Generator[P | Reply, None, None]:
         execution: Execution[TurnWork, Reply] = Execution(procedure)
         with closing(self._runner()) as runner, suppress(StreamLeft):
             while (delivery := advance(execution, runner)) is not None:
                 try:
-                    yield delivery.text
+                    yield piece(delivery)
                 except GeneratorExit:
                     execution.fail(StreamLeft())
                 except BaseException as error:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tokenmem.chat.apis.interface import Response
-from tokenmem.execution.effects import Effect, EffectAnswer, Work, Write
+from tokenmem.execution.effects import Deliver, Effect, EffectAnswer, Work, Write
 from tokenmem.messages.values import JSONObject
+from tokenmem.models import LLMCall
 
 END = object()
 """What a stream answers at its end."""
@@ -26,6 +27,27 @@ class Ask:
     """Send a request to the model; the answer is its response, or a stream of events."""
 
     request: JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Deliver):
+    """The model has begun to answer; delivered once, before any text, where that is asked for.
+
+    Attributes:
+        call: the call's record, as it is by now.
+    """
+
+    call: LLMCall
+
+
+def text_of(delivery: Deliver) -> str:
+    """What who reads a stream gets of a delivery."""
+    return delivery.text
+
+
+def whole(delivery: Deliver) -> Deliver:
+    """What a turn that is opened gets of a delivery."""
+    return delivery
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,16 @@ from tokenmem.chat.prompt import changes_of
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.settings import Settings
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import JSONObject, dump_json
-from tokenmem.models import Window, rows_of
+from tokenmem.messages.values import JSONObject, dump_json, load_json
+from tokenmem.models import LLMCall, Window, rows_of
+from tokenmem.operations.calls import UNFINISHED, StartedCall
 from tokenmem.operations.snapshot import Snapshot
 from tokenmem.operations.start_call import PendingCall
 
+_TOLD_AT_THE_END = (
+    *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
+    *("reply_position", "reply_messages", "latency_ms", "first_token_ms", "finish_reason", "request_id"),
+)
 _IS_PINNED = operator.itemgetter(6)  # of a row of {message_columns}
 
 
@@ -61,6 +66,38 @@ def pending_call(
         repeats=key is not None,
         known_call=key.call_number if key is not None else None,
         dead_call=key.call_number if key is not None and key.unfinished else None,
+    )
+
+
+def running_call(conversation_id: str, call: StartedCall, record: PendingCall) -> LLMCall:
+    """What `Store.calls` tells of a call that has just begun.
+
+    Args:
+        conversation_id: the conversation.
+        call: the call.
+        record: what was put on record of it.
+    """
+    loaded = (load_json(text or "null") for text in (record.options, record.metadata, record.changes))
+    options, metadata, changes = loaded
+    return LLMCall(
+        conversation_id,
+        call.number,
+        record.model,
+        record.first_position,
+        record.last_position,
+        record.window_tokens,
+        **dict.fromkeys(_TOLD_AT_THE_END),
+        status="cancelled",
+        error=UNFINISHED,
+        created_at=call.moment,
+        running=True,
+        revision=call.revision,
+        api=record.api,
+        token_limit=record.token_limit,
+        options=options,
+        metadata=metadata,
+        pinned=tuple(load_json(record.pinned)),
+        changes=changes,
     )
 
 

@@ -30,6 +30,7 @@ class TurnRequest:
         expected_position: the last position that the caller has seen, or None.
         options: further parameters of the request to the model.
         stream: whether the text is delivered as it comes.
+        opens: whether it is told, before any text, that the model has begun to answer; when streaming.
         check: raises where the messages do not follow those before them; nothing is stored then.
         given: the messages as the caller gave them, where they are cut: a repeated request has the same.
         resumes: the key is known, and whatever messages it has stored are meant.
@@ -43,6 +44,7 @@ class TurnRequest:
     expected_position: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     stream: bool = False
+    opens: bool = False
     check: Check | None = None
     given: Sequence[Message] = ()
     resumes: bool = False

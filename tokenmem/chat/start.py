@@ -41,12 +41,14 @@ class StartedTurn:
         opening: what is sent.
         window: the same as a window of stored messages.
         counter: what the conversation is counted by.
+        record: what is on record of the call.
     """
 
     call: StartedCall
     opening: Opening
     window: Window
     counter: TokenCounter
+    record: PendingCall
 
 
 class TurnStarter:
@@ -196,7 +198,7 @@ class TurnStarter:
         if started is None:
             return None
         window = stored_at(opening.window, started.moment)
-        return StartedTurn(started, opening, window, counter)
+        return StartedTurn(started, opening, window, counter, call)
 
     def _append_first(
         self, request: TurnRequest, found: Snapshot | None
@@ -232,7 +234,7 @@ class TurnStarter:
         started = yield from self._write(pending, call, is_new=False)
         if started is None:
             raise no_conversation(request.conversation_id, self.procedures.scope)
-        return StartedTurn(started, opening, opening.window, counter)
+        return StartedTurn(started, opening, opening.window, counter, call)
 
     def _begin_what_is_stored(self, request: TurnRequest) -> TurnProcedure[StartedTurn | FinishedCall]:
         """Begin for what this request has just appended with its key, whatever stands behind it by now."""

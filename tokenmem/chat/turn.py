@@ -16,7 +16,18 @@ from time import perf_counter
 
 from tokenmem.chat.apis.interface import ModelAPI, Response, Sent, StreamReader
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
-from tokenmem.chat.effects import END, Ask, Close, KeepAlive, Next, Pause, StreamLeft, TurnProcedure
+from tokenmem.chat.effects import (
+    END,
+    Ask,
+    Close,
+    KeepAlive,
+    Next,
+    Opened,
+    Pause,
+    StreamLeft,
+    TurnProcedure,
+)
+from tokenmem.chat.recording import running_call
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.start import StartedTurn, TurnStarter
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
@@ -60,8 +71,7 @@ class Turns(TurnStarter):
     def _replay(self, request: TurnRequest, finished: FinishedCall) -> TurnProcedure[Reply]:
         """The stored reply, delivered whole."""
         reply = _reply(finished.messages, _text_of(finished.messages), finished, replayed=True)
-        if request.stream and reply.text:
-            yield Deliver(reply.text)
+        yield from _deliver_whole(request, reply)
         return reply
 
     def _call_model(self, request: TurnRequest, started: StartedTurn) -> TurnProcedure[Reply]:
@@ -76,7 +86,8 @@ class Turns(TurnStarter):
             if reader is None:
                 answer = self.settings.api.read(response)
             else:
-                answer = yield from _read_stream(response, reader, clock)
+                opened = self._opened(request, started) if request.opens else None
+                answer = yield from _read_stream(response, reader, clock, opened)
             _check_answer(answer, self.settings.api)
             answer = answer.stored_by(self.procedures.unstorable)
         except BaseException as error:
@@ -93,9 +104,13 @@ class Turns(TurnStarter):
         except Exception as error:  # a counter of the caller's, text that the database does not take
             yield from self._record_failure(request, started, replace(answer, messages=()), clock, error)
             raise
-        if request.stream and reader is None and reply.text:
-            yield Deliver(reply.text)  # stored before: who leaves now has had all of it
+        if reader is None:
+            yield from _deliver_whole(request, reply)  # stored before: who leaves now has had all of it
         return reply
+
+    @staticmethod
+    def _opened(request: TurnRequest, started: StartedTurn) -> Opened:
+        return Opened("", running_call(request.conversation_id, started.call, started.record))
 
     def _parameters(self, request: TurnRequest, sent: Sequence[Sent]) -> JSONObject:
         """The parameters of the request to the model."""
@@ -212,14 +227,34 @@ class Turns(TurnStarter):
         return (yield from self._replay(replace(request, stream=False), found))
 
 
-def _read_stream(response: Response, reader: StreamReader, clock: _Clock) -> TurnProcedure[Answer]:
+def _deliver_whole(request: TurnRequest, reply: Reply) -> TurnProcedure[None]:
+    """Deliver a reply that is stored, to who reads a stream."""
+    if request.stream:
+        if request.opens:
+            yield Opened("", reply.call)
+        if reply.text:
+            yield Deliver(reply.text)
+
+
+def _read_stream(
+    response: Response, reader: StreamReader, clock: _Clock, opened: Opened | None
+) -> TurnProcedure[Answer]:
     """Deliver a stream's text as it comes, and put its pieces together.
+
+    Args:
+        response: the stream.
+        reader: reads its events.
+        clock: since the request.
+        opened: what is delivered when the first event has come, or None.
 
     Raises:
         ModelError: it ended before the model did.
     """
     while (event := (yield Next(response))) is not END:
         text = reader.feed(event)
+        if opened is not None:
+            yield opened
+            opened = None
         if text:
             clock.first_token_ms = clock.now() if clock.first_token_ms is None else clock.first_token_ms
             yield Deliver(text)

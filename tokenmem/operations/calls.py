@@ -32,10 +32,12 @@ class StartedCall:
     Attributes:
         number: its number in the conversation.
         moment: when; it tells the call from one of a conversation that was deleted and made anew.
+        revision: the conversation's revision that it read.
     """
 
     number: int
     moment: datetime
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)

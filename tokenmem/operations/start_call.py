@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -173,10 +174,11 @@ def start(
     tokens, stores = sum(pending.token_counts), int(bool(pending.messages) or call.claims)
     keeps_key = pending.key is not None and not call.repeats
     head = head_of(pending, tokens)
+    revision = cast("int", head["first_revision"]) if is_new else call.read_revision + stores
     parameters = head | {
         "changes": stores,
         "revision": None if call.anyway else call.read_revision,
-        "read": head["first_revision"] if is_new else call.read_revision + stores,
+        "read": revision,
         "known_call": call.known_call,
         "dead_call": call.dead_call,
         "died": DIED,
@@ -220,4 +222,4 @@ def start(
         if not keeps_key or getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
             raise
         return None  # another process has stored the same key
-    return None if taken is None else StartedCall(taken.last_call, taken.moment)
+    return None if taken is None else StartedCall(taken.last_call, taken.moment, revision)

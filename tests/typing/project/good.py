@@ -132,6 +132,9 @@ def chat(store: Store, tools: Sequence[Mapping[str, object]]) -> None:
     model = Chat(store, OpenAI(), model="gpt-4o", token_limit=8000, instructions="Be brief.", tools=tools)
     reply: Reply = model.send("c", "Hello", idempotency_key="k", temperature=0)
     called: tuple[ToolCall, ...] = reply.tool_calls
+    with model.open("c", "And?") as turn:
+        pieces: list[str] = list(turn)
+        print(turn.reply.text, turn.call.number + turn.user_position, pieces)
     for part in model.stream("c", "And?"):
         print(part if isinstance(part, str) else part.call.number)
     reply = model.run("c", "How is it?", functions={"weather": weather})
@@ -147,6 +150,9 @@ async def chat_async(store: AsyncStore) -> None:
         _ = await store.bind(connection).append("c", [Message.user("hi")])
     model = AsyncChat(store, AsyncOpenAI(), api="responses")
     reply: Reply = await model.send("c", "Hello")
+    async with await model.open("c", "And?") as turn:
+        pieces: list[str] = [piece async for piece in turn]
+        print(turn.reply.text, pieces)
     async with aclosing(model.stream("c", "And?")) as stream:
         async for part in stream:
             print(part if isinstance(part, str) else part.text)
