@@ -13,6 +13,12 @@ from tokenmem.testing import ModelServer
 def server() -> Iterator[ModelServer]:
     with ModelServer([]) as opened:
         yield opened
+        assert opened.problems == []
+
+
+@pytest.fixture(params=["chat", "responses"])
+def api(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

@@ -28,18 +28,6 @@ TOOLS = [
 TWO_CALLS = Answer(tool_calls=[("weather", {"city": "Turin"}, "w1"), ("time", {"city": "Oslo"}, "t1")])
 
 
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as server:
-        yield server
-        assert server.problems == []
-
-
-@pytest.fixture(params=["chat", "responses"])
-def api(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def roles(store: Store, conversation_id: str = "c") -> list[str]:
     return [message.role for message in store.messages(conversation_id)]
 

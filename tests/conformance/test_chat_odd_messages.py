@@ -18,13 +18,6 @@ KEPT = f"a{ESCAPE}0000b {ESCAPE}d800 {ESCAPE}{ESCAPE}"
 
 
 @pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as server:
-        yield server
-        assert server.problems == []
-
-
-@pytest.fixture
 def chats(stores: Stores, server: ModelServer) -> Iterator[Chats]:
     chats = Chats(stores, server)
     chats.store = stores.open(unstorable="escape")

@@ -26,13 +26,6 @@ from tokenmem.testing import ModelServer
 PIECES = ["At ", "21:", "58."]
 
 
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as server:
-        yield server
-        assert server.problems == []
-
-
 def generator(messages: list[Any]) -> Iterator[str]:
     assert messages[-1]["role"] == "user"
     yield from PIECES

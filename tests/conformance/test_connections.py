@@ -93,6 +93,8 @@ def bare(store: Any) -> Any:
         ({"timeout": 0}, "timeout is 0; pass seconds above 0"),
         ({"timeout": -1.0}, "timeout is -1.0"),
         ({"timeout": math.nan}, "timeout is nan"),
+        ({"timeout": 1e10}, "up to 1000000000, or math.inf"),
+        ({"timeout": 10**400}, "timeout is 1000"),
         ({"timeout": "5"}, "timeout is a str; pass seconds"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,18 +16,6 @@ from tokenmem.testing import Answer, Cut, Failure, ModelServer, RawReply, Stall,
 TEXT = "one two three four five six seven"
 EVENTS_BEFORE_TEXT = {"chat": 1, "responses": 4}
 """How many events a stream has before the first of its text."""
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer([]) as server:
-        yield server
-        assert server.problems == []
-
-
-@pytest.fixture(params=["chat", "responses"])
-def api(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def statuses(chats: Chats) -> list[tuple[str, bool]]:

@@ -24,7 +24,7 @@ class _Begun:
 
     @property
     def call(self) -> LLMCall:
-        """The record of the call: as it began, and from its end on as it ended."""
+        """The record of the call: as it began, and once the reply is there as it ended."""
         return self._call if self._reply is None else self._reply.call
 
     @property

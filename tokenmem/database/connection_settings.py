@@ -18,6 +18,9 @@ POOL_SIZE = 10
 TIMEOUT = 60.0
 """Seconds that a store waits: for a connection, for SQLite's write lock, for a server's answer."""
 
+LONGEST_TIMEOUT = 1_000_000_000
+"""Seconds, some 30 years: what locks and drivers can still count, which threading.TIMEOUT_MAX bounds."""
+
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a PostgreSQL server to accept a connection, unless the URL says connect_timeout."""
 
@@ -196,13 +199,19 @@ def _seconds(url: sa.URL, value: str) -> float:
         seconds = float(value)
     except ValueError:
         seconds = 0.0
-    if not seconds > 0:
-        raise InvalidArgument(f"{redacted(url)}: timeout is {value!r}; write seconds above 0, or inf")
+    if not _can_be_waited(seconds):
+        bounds = f"above 0 and up to {LONGEST_TIMEOUT}"
+        raise InvalidArgument(f"{redacted(url)}: timeout is {value!r}; write seconds {bounds}, or inf")
     return seconds
+
+
+def _can_be_waited(seconds: float) -> bool:
+    return 0 < seconds <= LONGEST_TIMEOUT or seconds == math.inf
 
 
 def _check_timeout(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidArgument(f"timeout is a {type(value).__name__}; pass seconds, as a number")
-    if not value > 0:
-        raise InvalidArgument(f"timeout is {value!r}; pass seconds above 0, or math.inf for no limit")
+    if not _can_be_waited(value):
+        bounds = f"above 0 and up to {LONGEST_TIMEOUT}"
+        raise InvalidArgument(f"timeout is {value!r:.40}; pass seconds {bounds}, or math.inf for no limit")
