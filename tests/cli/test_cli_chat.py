@@ -215,8 +215,7 @@ def test_what_is_no_utf8_is_not_sent(server: ModelServer, ready_url: str) -> Non
 
 def process_with_input(url: str, text: bytes) -> FinishedCall:
     with child("chat", "c1", url=url) as running:
-        finished = running.communicate(text)
-    return FinishedCall(finished.code, finished.out, finished.err)
+        return running.communicate(text)
 
 
 def test_an_answer_comes_piece_by_piece(server: ModelServer, ready_url: str) -> None:

@@ -1,29 +1,14 @@
 """Running the `tokenmem` command in tests: in this process, or as one of its own."""
 
-import json
 import os
 import pty
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from typer.testing import CliRunner
 
 from tests.support import programs
+from tests.support.programs import Answer
 from tokenmem.cli import app
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command answered."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 def run(*arguments: str, stdin: bytes | None = None, url: str | None = None) -> Answer:
@@ -48,8 +33,7 @@ def environment(url: str | None = None) -> dict[str, str]:
 
 def process(*arguments: str, url: str | None = None, cwd: Path | None = None) -> Answer:
     """Run it as a process of its own."""
-    finished = programs.run("-m", "tokenmem", *arguments, env=environment(url), cwd=cwd)
-    return Answer(finished.code, finished.out, finished.err)
+    return programs.run("-m", "tokenmem", *arguments, env=environment(url), cwd=cwd)
 
 
 def only_line(answer: Answer) -> str:

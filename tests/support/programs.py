@@ -4,6 +4,7 @@ They are given what `python` takes: `-m` and a module's name, `-c` and code, or 
 """
 
 import atexit
+import json
 import os
 import runpy
 import signal
@@ -22,12 +23,16 @@ from tests.support.processes import NEW
 
 
 @dataclass(frozen=True)
-class Finished:
-    """How a program ended, and what it wrote."""
+class Answer:
+    """What a program answered."""
 
     code: int
     out: str
     err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
 
 
 class Program:
@@ -95,12 +100,12 @@ class Piped(Program):
     stdout: IO[bytes]
     stderr: IO[bytes]
 
-    def communicate(self, text: bytes = b"") -> Finished:
+    def communicate(self, text: bytes = b"") -> Answer:
         """Write this to its stdin, and read what else it writes, to its end; for less than a pipe holds."""
         self.stdin.write(text)
         self.stdin.close()
         out, err = self.stdout.read(), self.stderr.read()
-        return Finished(self.wait(), out.decode(), err.decode())
+        return Answer(self.wait(), out.decode(), err.decode())
 
     def __enter__(self) -> "Piped":
         return self
@@ -112,14 +117,14 @@ class Piped(Program):
             pipe.close()
 
 
-def run(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Finished:
+def run(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Answer:
     """Run a program to its end, with nothing on its stdin."""
     return run_at_once([arguments], env=env, cwd=cwd)[0]
 
 
 def run_at_once(
     programs: Sequence[Sequence[str]], *, env: Mapping[str, str], cwd: Path | None = None
-) -> list[Finished]:
+) -> list[Answer]:
     """Run programs at once, each to its end, with nothing on their stdin."""
     with ExitStack() as stack:
         nothing = stack.enter_context(open(os.devnull))
@@ -128,7 +133,7 @@ def run_at_once(
             out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
             files = (nothing.fileno(), out.fileno(), err.fileno())
             started.append((Program(arguments, files, env=env, cwd=cwd), out, err))
-        return [Finished(program.wait(), _written(out), _written(err)) for program, out, err in started]
+        return [Answer(program.wait(), _written(out), _written(err)) for program, out, err in started]
 
 
 def _written(file: IO[bytes]) -> str:
