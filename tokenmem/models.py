@@ -161,8 +161,8 @@ def with_rows(window: Window, rows: MessageRows) -> Window:
     return Window.of_rows(rows, **others)
 
 
-CallStatus = Literal["ok", "error", "cancelled"]
-"""How a call ended."""
+CallStatus = Literal["ok", "error", "refused", "cancelled"]
+"""How a call ended; refused: the provider did not take the request as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,8 @@ class LLMCall:
         latency_ms: from the request to the end of the reply, in milliseconds.
         first_token_ms: from the request to the first of the reply's text, in milliseconds; when streaming.
         finish_reason: why the model stopped, in the provider's word.
-        status: ok, error or cancelled. A call that runs, or whose process died, is cancelled until it ends.
+        status: ok, error (something broke), refused (the provider did not take the request as it was) or
+            cancelled. A call that runs, or whose process died, is cancelled until it ends.
         error: what went wrong, in a few words without the conversation's text.
         request_id: the provider's id of the request.
         created_at: when it began, in UTC.
@@ -200,7 +201,11 @@ class LLMCall:
         pinned: the positions of the pinned messages that were sent from outside the window's positions; None
             where that is not on record.
         changes: where what was sent is not what is stored: for each such position `{"position": 3, "change":
-            "left_out"}`; left_out, moved, answered (a result was put behind its call), cut or changed.
+            "left_out"}`; left_out, moved, answered (a result was put behind its call), cut or changed. And
+            what providers have refused: refused (by a refused call that sent this message; others left it out
+            for that), perhaps_refused (a refused call sent it, and it may be why), accepted (sent again, and
+            taken), too_long (of a refused call; with `token_limit`, below which later windows stay) and
+            over_half (the message costs more than half of the limit).
     """
 
     conversation_id: str
@@ -327,7 +332,7 @@ class Usage:
         model: the model that was asked.
         owner: the user or tenant; None also for conversations without one.
         calls: model calls.
-        failed_calls: of these, those that did not end well: failed, cancelled, or not ended.
+        failed_calls: of these, those that did not end well: failed, refused, cancelled, or not ended.
         estimated_calls: of these, those without the provider's bill: their tokens are our counts.
         input_tokens: what was sent, in tokens.
         cached_tokens: of these, read from the provider's prompt cache.

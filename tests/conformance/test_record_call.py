@@ -63,6 +63,8 @@ def test_little_is_enough(counted: Store) -> None:
     assert (call.model, call.status) == ("m", "ok")
     assert set(told.values()) == {None}
     assert counted.record_call("c1", model="m", status="error", error="timeout").number == 2
+    refused = counted.record_call("c1", model="m", status="refused", error="BadRequestError 400")
+    assert (refused.number, refused.status, counted.calls("c1")[-1]) == (3, "refused", refused)
 
 
 def test_a_window_says_what_to_pass(counted: Store) -> None:
@@ -144,7 +146,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pinned": [9]}, "no position 9"),
     ({"pinned": 3}, "pinned is a int"),
     ({"pinned": [True]}, "a position of pinned is True"),
-    ({"status": "running"}, "status is 'running'; use one of ok, error, cancelled"),
+    ({"status": "running"}, "status is 'running'; use one of ok, error, refused, cancelled"),
     ({"input_tokens": -1}, "input_tokens is -1"),
     ({"output_tokens": 2**31}, "output_tokens is 2147483648"),
     ({"latency_ms": 1.5}, "latency_ms is 1.5"),

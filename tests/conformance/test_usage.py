@@ -70,6 +70,26 @@ def test_by_day_model_and_owner(billed: Store) -> None:
     assert {(line.day, line.model) for line in by_owner} == {(None, None)}
 
 
+STATUSES = {"ok": 0, "error": 1, "refused": 1, "cancelled": 1}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_whatever_did_not_end_well_has_failed(stores: Stores, status: str) -> None:
+    """In sums over calls, in the view, and in what is kept of removed conversations."""
+    store = stores.open(counter=Unit())
+    for name in ("gone", "stays"):
+        store.append(name, texts(1), owner="ann")
+        stores.sql.call(name, 1, **BILL, **at("2026-01-30"), status=f"'{status}'")
+    view = "tokenmem.usage_by_day" if stores.dialect == "postgresql" else "usage_by_day"
+    failed = STATUSES[status]
+    assert stores.sql.rows(f"SELECT calls, failed_calls FROM {view}") == [(2, 2 * failed)]
+    before = answers(store)
+    store.delete("gone")
+    assert answers(store) == before
+    assert stores.sql.rows("SELECT calls, failed_calls FROM {usage_kept}") == [(1, failed)]
+    assert [(line.calls, line.failed_calls) for line in store.usage()] == [(2, 2 * failed)]
+
+
 def test_days_count_as_a_whole(billed: Store) -> None:
     def calls_of(**bounds: Any) -> int:
         return sum(line.calls for line in billed.usage(owner="ann", **bounds))

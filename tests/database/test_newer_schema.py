@@ -14,7 +14,9 @@ from tokenmem import AsyncStore, Store, errors
 from tokenmem.database import migrate
 from tokenmem.database.engine import default_schema, open_engine
 
-NEWER = "a newer tokenmem has brought the tables to revision tokenmem_0004"
+_OWN = migrate.revision_number(migrate.head())
+OWN, NEXT, NEWEST, BEYOND = (f"tokenmem_{_OWN + number:04}" for number in range(4))
+NEWER = f"a newer tokenmem has brought the tables to revision {NEWEST}"
 FILL = 'op.execute("CREATE TABLE " + (f"{schema}." if schema else "") + "later (id integer)")'
 ADD = 'op.add_column("messages", sa.Column("mood", sa.JSON()), schema=schema)'
 
@@ -57,10 +59,10 @@ def newer(database_url: str, tmp_path: Path) -> Iterator[Newer]:
 
 
 def test_an_upgrade_does_nothing_and_says_so(newer: Newer) -> None:
-    for revision in ("head", "tokenmem_0002"):
+    for revision in ("head", OWN):
         with pytest.warns(RuntimeWarning, match=NEWER):
             newer.store.upgrade(revision)
-    assert newer.current() == "tokenmem_0004"
+    assert newer.current() == NEWEST
     with pytest.raises(errors.SchemaOutOfDate, match="nonsense"):
         newer.store.upgrade("nonsense")
 
@@ -115,28 +117,28 @@ def test_processes_of_both_versions_may_start_at_once(database_url: str, tmp_pat
     assert [answer.code for answer in answers] == [0] * 6, answers
     engine = open_engine(database_url)
     with engine.connect() as connection:
-        assert migrate.current(connection, default_schema(engine.dialect.name, None)) == "tokenmem_0003"
+        assert migrate.current(connection, default_schema(engine.dialect.name, None)) == NEXT
     engine.dispose()
 
 
-@pytest.mark.parametrize("oldest", ["tokenmem_0003", "tokenmem_0004", "tokenmem_10000"])
+@pytest.mark.parametrize("oldest", [NEXT, NEWEST, "tokenmem_10000"])
 def test_where_older_code_does_not_work_it_is_refused(newer: Newer, oldest: str) -> None:
     newer.set_oldest(oldest)
     with pytest.raises(errors.SchemaOutOfDate, match=f"to know {oldest}: install a newer tokenmem"):
         newer.store.upgrade()
-    assert newer.current() == "tokenmem_0004"
+    assert newer.current() == NEWEST
 
 
 def test_a_revision_may_refuse_older_code(newer: Newer) -> None:
     newer.later.add(
         upgrade="set_oldest_revision(revision)",
-        downgrade='set_oldest_revision("tokenmem_0002")',
+        downgrade=f'set_oldest_revision("{OWN}")',
     )
-    file = next((newer.later.directory / "versions").glob("tokenmem_0005*.py"))
+    file = next((newer.later.directory / "versions").glob(f"{BEYOND}*.py"))
     file.write_text(file.read_text().replace("keep_writers_out,", "keep_writers_out, set_oldest_revision,"))
     with newer.later.known():
         newer.store.upgrade()
-    with pytest.raises(errors.SchemaOutOfDate, match=r"at revision tokenmem_0005.*to know tokenmem_0005"):
+    with pytest.raises(errors.SchemaOutOfDate, match=f"at revision {BEYOND}.*to know {BEYOND}"):
         newer.store.upgrade()
     with newer.later.known(), newer.engine.begin() as connection:
         migrate.downgrade(connection, newer.schema, "-1")
@@ -177,20 +179,20 @@ def test_a_downgrade_is_for_the_newer_code(newer: Newer) -> None:
 
 def test_the_command_says_it_in_a_sentence(newer: Newer) -> None:
     upgrade = run("db", "upgrade", url=newer.url)
-    assert (upgrade.code, upgrade.out.endswith("is at revision tokenmem_0004\n")) == (0, True)
+    assert (upgrade.code, upgrade.out.endswith(f"is at revision {NEWEST}\n")) == (0, True)
     assert upgrade.err.startswith(f"tokenmem: {NEWER}")
     assert upgrade.err.count("\n") == 1
     current = run("db", "current", url=newer.url)
-    assert (current.code, current.out) == (0, "tokenmem_0004\n")
-    assert current.err == "tokenmem: a newer tokenmem's; this version is at tokenmem_0002 and works on it\n"
+    assert (current.code, current.out) == (0, f"{NEWEST}\n")
+    assert current.err == f"tokenmem: a newer tokenmem's; this version is at {OWN} and works on it\n"
     check = run("db", "check", url=newer.url)
     assert check.code == 0
-    assert "tokenmem_0004: a newer tokenmem's" in check.out
+    assert f"{NEWEST}: a newer tokenmem's" in check.out
     assert run("db", "check", "--json", url=newer.url).json == {"differences": []}
 
 
 def test_the_command_does_not_advise_what_cannot_work(newer: Newer) -> None:
-    newer.set_oldest("tokenmem_0003")
+    newer.set_oldest(NEXT)
     for command, code in (("upgrade", 1), ("current", 0), ("check", 1)):
         answer = run("db", command, url=newer.url)
         assert answer.code == code

@@ -1,10 +1,13 @@
 """Databases with rows of the first revision: carried up, back down, and up again."""
 
+import random
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
+from tests.support.postgres import driver_url
 from tokenmem import Store
 from tokenmem.database import migrate
 from tokenmem.database.engine import default_schema, open_engine
@@ -80,3 +83,66 @@ def test_rows_are_carried_up_and_down_and_up(engine: sa.Engine) -> None:
     store.upgrade()
     store.append("old", [{"role": "user", "content": "And back?"}])
     assert store.verify() == []
+
+
+CHANGES = [{"position": 1, "change": "refused"}]
+
+
+def test_a_refused_call_becomes_one_that_failed_on_the_way_back(engine: sa.Engine) -> None:
+    """Of many calls in any order these alone change, and of these the status alone."""
+    dice = random.Random(3)
+    given = {name: dice.choices(("ok", "error", "refused", "cancelled"), k=40) for name in ("old", "new")}
+    store = Store(engine)
+    schema = default_schema(engine.dialect.name, None)
+    prefix = f"{schema}." if schema else ""
+    store.upgrade()
+    for name, statuses in given.items():
+        store.append(name, [{"role": "user", "content": "hi"}])
+        for status in statuses:
+            store.record_call(name, model="m", status=status, error="told", changes=CHANGES)  # type: ignore[arg-type]
+    before, usage = rows_of(engine, prefix), store.usage(by="model")
+    with engine.begin() as connection:
+        migrate.downgrade(connection, schema, "tokenmem_0002")
+    blamed = {
+        name: ["error" if each == "refused" else each for each in listed] for name, listed in given.items()
+    }
+    assert {name: [call.status for call in store.calls(name)] for name in given} == blamed
+    changed = rows_of(engine, prefix)
+    as_before = [
+        tuple("error" if value == "refused" else value for value in row) for row in before["llm_calls"]
+    ]
+    assert changed == before | {"llm_calls": as_before}
+    for _ in range(2):
+        store.upgrade()
+        assert rows_of(engine, prefix) == changed
+        assert store.usage(by="model") == usage
+        assert store.verify() == []
+        with engine.begin() as connection:
+            assert migrate.check(connection, schema) == []
+        with engine.begin() as connection:
+            migrate.downgrade(connection, schema, "tokenmem_0002")
+
+
+def test_refused_calls_cost_an_upgrade_no_lock(postgres_url: str) -> None:
+    """Readers and writers that have begun go on, and nobody waits for them: no row is looked at."""
+    engine = open_engine(postgres_url)
+    store = Store(engine)
+    store.upgrade("tokenmem_0002")
+    store.append("c", [{"role": "user", "content": "hi"}])
+    with psycopg.connect(driver_url(postgres_url)) as writer:
+        for table in ("conversations", "llm_calls", "usage_kept"):
+            writer.execute(f"LOCK TABLE tokenmem.{table} IN ROW EXCLUSIVE MODE".encode())
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+            migrate.upgrade(connection, "tokenmem", "tokenmem_0003")
+            writer.execute("SET LOCAL lock_timeout = '5s'")
+            writer.execute(
+                "INSERT INTO tokenmem.llm_calls (conversation_id, number, model, status)"
+                " VALUES ('c', 1, 'm', 'refused')"
+            )
+        writer.commit()
+    assert [call.status for call in store.calls("c")] == ["refused"]
+    with engine.connect() as reader:
+        oldest = reader.exec_driver_sql("SELECT value FROM tokenmem.schema_settings").scalars().all()
+    assert oldest == ["tokenmem_0002"]  # who knows that one works on
+    engine.dispose()

@@ -198,6 +198,9 @@ def test_a_failed_question_asked_again_with_a_key(store: Store) -> None:
         ([(5, "ok", 6, 1, False)], set(), set()),
         ([(5, "error", None, 1, False)], {5}, set()),
         ([(5, "error", 6, 2, False)], {5}, {6, 7}),
+        ([(5, "refused", None, 1, False)], {5}, set()),
+        ([(5, "refused", 6, 2, False)], {5}, {6, 7}),
+        ([(5, "ok", 6, 1, False), (5, "refused", None, 1, False)], set(), set()),  # asked once more since
         ([(5, "cancelled", None, 1, False)], {5}, set()),
         ([(5, "cancelled", 6, 1, False)], set(), set()),
         ([(5, "cancelled", None, 1, True)], set(), set()),  # it is running

@@ -224,7 +224,7 @@ def _llm_calls(metadata: sa.MetaData) -> None:
         _integer("latency_ms", "From request to the end of the reply, in milliseconds", nullable=True),
         _integer("first_token_ms", "From request to the first token, in milliseconds", nullable=True),
         _text("finish_reason", "Why the model stopped", nullable=True),
-        _text("status", "ok, error or cancelled"),
+        _text("status", "ok, error, refused or cancelled"),
         _text("error", "What went wrong", nullable=True),
         _text("request_id", "The provider's id of the request", nullable=True),
         _text("prompt_digest", "The instructions and tools that were sent, see call_prompts", nullable=True),
@@ -248,7 +248,8 @@ def _llm_calls(metadata: sa.MetaData) -> None:
         sa.Column(
             "changes",
             json(),
-            comment="What was changed in what was sent: a list of positions and what was done",
+            comment="What was changed in what was sent, or refused of it: "
+            "a list of positions and what was done",
         ),
         comment="One row a model call: what the model saw and what it cost",
         sqlite_with_rowid=False,
@@ -336,7 +337,7 @@ def _usage_kept(metadata: sa.MetaData) -> None:
         metadata,
         *(sa.Column(name, text_key(), primary_key=True, comment=comment) for name, comment in keys),
         _big("calls", "Model calls"),
-        _big("failed_calls", "Of these, failed or cancelled"),
+        _big("failed_calls", "Of these, failed, refused or cancelled"),
         _big("estimated_calls", "Of these, without a bill: their tokens are our counts"),
         _big("input_tokens", "What was sent, in tokens"),
         _big("cached_tokens", "Of these, read from the provider's prompt cache"),

@@ -18,6 +18,9 @@ WHERE c.id = :id AND {owned} AND l.number > c.last_call - CAST(:reach AS bigint)
 ORDER BY l.number DESC
 """)
 
+_FAILED = frozenset({"error", "refused"})
+"""How calls end that nobody has cancelled and that came to nothing."""
+
 _REACH = 32
 """How many calls are looked at first; four times as many where these do not reach back far enough."""
 
@@ -28,7 +31,7 @@ class FailedQuestions:
 
     Attributes:
         questions: the positions with which calls ended that have failed, and that no later call answered.
-        parts: the positions of what had arrived of replies whose calls failed with an error.
+        parts: the positions of what had arrived of replies whose calls failed or were refused.
     """
 
     questions: frozenset[int] = frozenset()
@@ -77,10 +80,10 @@ def of_calls(calls: Iterable[Row]) -> FailedQuestions:
     parts: set[int] = set()
     answered: set[int] = set()
     for last, status, reply, count, is_running in calls:
-        if status == "error" and reply is not None:
+        if status in _FAILED and reply is not None:
             parts.update(range(reply, reply + count))
         if last is None or last in answered | questions:
             continue
-        has_failed = status == "error" or (status != "ok" and reply is None and not is_running)
+        has_failed = status in _FAILED or (status != "ok" and reply is None and not is_running)
         (questions if has_failed else answered).add(last)
     return FailedQuestions(frozenset(questions), frozenset(parts))

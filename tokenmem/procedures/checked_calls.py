@@ -19,7 +19,7 @@ from tokenmem.errors import InvalidArgument
 from tokenmem.messages.values import check_json, dump_json
 from tokenmem.operations.record_call import RecordedCall
 
-STATUSES = ("ok", "error", "cancelled")
+STATUSES = ("ok", "error", "refused", "cancelled")
 COUNTS = (
     *("window_tokens", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"),
     *("reasoning_tokens", "latency_ms", "first_token_ms"),

@@ -89,7 +89,8 @@ class CallMethods(BaseMethods):
             latency_ms: from the request to the end of the reply, in milliseconds.
             first_token_ms: from the request to the first of the reply's text, in milliseconds.
             finish_reason: why the model stopped, in the provider's word.
-            status: how the call ended: "ok", "error" or "cancelled".
+            status: how the call ended: "ok", "error" (something broke), "refused" (the provider did not take
+                the request as it was) or "cancelled".
             error: what went wrong, in a few words without the conversation's text.
             request_id: the provider's id of the request.
             api: the API that was asked.
