@@ -58,13 +58,16 @@ def filled(store: Store, sql: Direct) -> None:
         "WHERE id = 'c1'",
         tools='[{"type":"function"}]',
     )
-    for number in (1, 2):
+    refused = '[{"position":2,"change":"refused","digest":"0f"},{"change":"too_long","token_limit":9}]'
+    for number, status, changes in ((1, "ok", None), (2, "refused", refused), (3, "error", "[]")):
         sql.run(
             "INSERT INTO {llm_calls} (conversation_id, number, model, first_position, last_position, "
             "window_tokens, status, prompt_digest, created_at, revision, api, options, metadata, "
-            f"cache_write_tokens, pinned) SELECT 'c1', {number}, 'm', 2, 7, 55, 'ok', 'd', updated_at, "
-            f"revision, 'chat', CAST(:options AS {kind}), CAST(:metadata AS {kind}), 3, "
-            f"CAST('[1]' AS {kind}) FROM {{conversations}} WHERE id = 'c1'",
+            f"cache_write_tokens, pinned, changes) SELECT 'c1', {number}, 'm', 2, 7, 55, :status, 'd', "
+            f"updated_at, revision, 'chat', CAST(:options AS {kind}), CAST(:metadata AS {kind}), 3, "
+            f"CAST('[1]' AS {kind}), CAST(:changes AS {kind}) FROM {{conversations}} WHERE id = 'c1'",
+            status=status,
+            changes=changes,
             options='{"temperature":0.5}',
             metadata='{"trace":"t"}',
         )
@@ -121,7 +124,9 @@ def test_what_a_line_tells(store: Store) -> None:
     assert line["message_metadata"] == {"2": {"rating": [1, -0.0, "é"]}}
     assert line["times"][1] == "0001-01-01T00:00:00.000Z"
     assert line["versions"][0]["content"] == "older"
-    assert [call["options"] for call in line["calls"]] == [{"temperature": 0.5}] * 2
+    assert [call["options"] for call in line["calls"]] == [{"temperature": 0.5}] * 3
+    assert [call["status"] for call in line["calls"]] == ["ok", "refused", "error"]
+    assert line["calls"][1]["changes"][1] == {"change": "too_long", "token_limit": 9}
     assert line["call_prompts"][0]["tools"] == [{"type": "function"}]
     archived = json.loads(next(iter(store.export(ids=["c3"]))))
     assert archived["keep"] is True

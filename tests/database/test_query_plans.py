@@ -33,6 +33,7 @@ LONG = 100_000  # messages of 10 tokens each in the conversation "long"
 OTHERS = 200  # conversations of 100 messages beside it
 IDLE = 5_000  # conversations without messages: with fewer, to scan that table is the better plan
 WINDOW = {"id": "long", "owner": None, "limit": 200, "stride": 1}  # 20 messages
+CHANGES = '[{"position": 1, "change": "refused"}]'  # of every call in "long"
 FEW_PAGES = 120  # of 8 kB: measured 20 to 40, a tenth of the conversation is more than a hundred times that
 
 FILL = """
@@ -74,8 +75,10 @@ def postgres_long(postgres_server: PostgresServer) -> Iterator[str]:
             f"SELECT 'long', 'key' || n, n, n, 'd' FROM generate_series(1, {LONG}) AS n"
         )
         sql.run(
-            "INSERT INTO {llm_calls} (conversation_id, number, model, status, reply_position) "
-            f"SELECT 'long', n, 'm', 'ok', n FROM generate_series(1, {LONG // 2}) AS n"
+            "INSERT INTO {llm_calls} (conversation_id, number, model, status, reply_position, changes) "
+            "SELECT 'long', n, 'm', 'ok', n, CAST(:changes AS json) "
+            f"FROM generate_series(1, {LONG // 2}) AS n",
+            changes=CHANGES,
         )
         sql.run(f"UPDATE {{conversations}} SET last_call = {LONG // 2} WHERE id = 'long'")
         sql.run("UPDATE {messages} SET pinned = true WHERE conversation_id = 'other1' AND position < 3")
@@ -372,6 +375,11 @@ def sqlite_database(directory: Any, count: int) -> str:
     series = "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < %d) SELECT n FROM s)"
     fill(sql, "long", count, series)
     fill(sql, "other", 100, series)
+    sql.run(
+        "INSERT INTO {llm_calls} (conversation_id, number, model, status, reply_position, changes)"
+        f" SELECT 'long', n, 'm', 'ok', n, :changes FROM {series % (count // 10)}",
+        changes=CHANGES,
+    )
     sql.close()
     return url
 

@@ -129,7 +129,7 @@ def _translate_sqlite(where: str, text: str, url: sa.URL) -> DatabaseError:
         remedy = "it is a directory; name a file in it" if os.path.isdir(url.database or "") else ""
         remedy = remedy or f"check that its directory exists and is writable{_or_immutable(url)}"
         return DatabaseUnavailable(f"{where}; {remedy}")
-    if "malformed JSON" in text:
+    if "malformed JSON" in text or "JSON cannot hold" in text:
         return DatabaseError(f"{where}; run `tokenmem verify`, which names the row, and correct it")
     if "malformed" in text:
         return DatabaseError(f"{where}; the file is damaged: restore it from a backup")

@@ -45,6 +45,10 @@ _WORDS = {
         "in_utc": " AT TIME ZONE 'UTC'",
         "json": "json",
         "json_array": "json_build_array",
+        "json_list": "json_agg",
+        # On long texts twice as fast as LIKE; SQLite's instr is three times as slow as its LIKE.
+        "tells_of_refusals": """strpos(newest.changes, 'refused') > 0
+            OR strpos(newest.changes, 'too_long') > 0 OR strpos(newest.changes, 'accepted') > 0""",
         "timestamp": "timestamptz",
         "since_said": "created_at >= CAST(:since AS timestamptz)",
         "call_day": "to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
@@ -64,6 +68,9 @@ _WORDS = {
         "in_utc": "",
         "json": "text",
         "json_array": "json_array",
+        "json_list": "json_group_array",
+        "tells_of_refusals": """newest.changes LIKE '%refused%' OR newest.changes LIKE '%too_long%'
+            OR newest.changes LIKE '%accepted%'""",
         "timestamp": "text",
         "call_day": "substr(l.created_at, 1, 10)",
         "one_of_ids": "IN (SELECT value FROM json_each(:ids))",
@@ -172,7 +179,9 @@ class Statement:
     time in UTC, `{ago}` the time `:seconds` ago, `{by_pinned}` a hint to use the index of pinned messages,
     `{by_made}` and its like one of a list by recency; `{short_of_updated}` how far back `recent_at` may be;
     `{as_text}` and `{in_utc}` turn a JSON column and a time into what both engines answer alike,
-    `{json}` and `{timestamp}` are types of columns, `{json_array}` a function that makes a JSON list.
+    `{json}` and `{timestamp}` are types of columns, `{json_array}` a function that makes a JSON list,
+    `{json_list}` one that makes it of a column's rows, `{tells_of_refusals}` looks for words in
+    `newest.changes`.
     `{message_columns}` and its like are what many statements read; `{owned}` tests the scope's owner;
     `{touched}` sets the times of a conversation that changes, `{touched_by_take}` where it is taken;
     `{one_of_ids}` tests for one of the ids that `several.ids_of` makes `:ids` of.

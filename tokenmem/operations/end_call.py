@@ -18,7 +18,11 @@ from tokenmem.operations.together import Change, take_and_change
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended; see LLMCall."""
+    """How a call ended; see LLMCall.
+
+    Attributes:
+        changes: as JSON text, in place of what was put on record when the call began; None leaves that.
+    """
 
     status: str
     error: str | None = None
@@ -31,12 +35,14 @@ class Outcome:
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     cache_write_tokens: int | None = None
+    changes: str | None = None
 
 
 _OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, request_id = :request_id,
     latency_ms = :latency_ms, first_token_ms = :first_token_ms, input_tokens = :input_tokens,
     cached_tokens = :cached_tokens, output_tokens = :output_tokens, reasoning_tokens = :reasoning_tokens,
-    cache_write_tokens = :cache_write_tokens, alive_at = NULL"""
+    cache_write_tokens = :cache_write_tokens, changes = COALESCE(CAST(:changes AS {json}), changes),
+    alive_at = NULL"""
 _END = Statement(
     """
 UPDATE {llm_calls} SET {outcome}

@@ -8,12 +8,12 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
-from tokenmem.database.statements import Parameters, Scope, Statement, with_pieces
+from tokenmem.database.statements import Parameters, Row, Scope, Statement, with_pieces
 from tokenmem.messages.message import Message
-from tokenmem.messages.values import JSONValue, load_json
+from tokenmem.messages.values import JSONObject, JSONValue, load_json
 from tokenmem.models import Appended
 from tokenmem.operations.calls import LEASE
-from tokenmem.operations.damage import damaged, is_integer
+from tokenmem.operations.damage import CALL, damaged, find, is_integer
 from tokenmem.operations.rows import NO_BOUND
 from tokenmem.operations.window import (
     LEAST_BEFORE,
@@ -25,13 +25,16 @@ from tokenmem.operations.window import (
 )
 
 # All of it in one statement, since each one is a round trip.
-_CONVERSATION = (
-    """{json_array}(c.newest_position, c.revision, c.token_counter, c.last_call, {newest_reply}){as_text}"""
-)
-# Calls that overlap end in any order; more than a few do not.
-_NEWEST_REPLY = """(SELECT max(newest.reply_position) FROM (
-        SELECT l.reply_position FROM {llm_calls} l WHERE l.conversation_id = :id
-        ORDER BY l.number DESC LIMIT 8) newest)"""
+_CONVERSATION = """{json_array}(c.newest_position, c.revision, c.token_counter, c.last_call){as_text}"""
+# Calls that overlap end in any order; more than a few do not. What was changed, which may be damaged, goes as
+# text.
+_CALLS = """(SELECT {json_array}({newest_reply}, {json_list}({json_array}(newest.number, newest.status,
+            newest.model, newest.last_position, newest.changes)) FILTER (WHERE {tells_of_refusals}
+            OR (newest.status = 'refused' AND newest.number = c.last_call))){as_text}
+    FROM (SELECT l.number, l.status, l.model, l.last_position, l.reply_position,
+            CAST(l.changes AS text) AS changes
+        FROM {llm_calls} l WHERE l.conversation_id = :id ORDER BY l.number DESC LIMIT 8) newest)"""
+_NEWEST_REPLY = "max(newest.reply_position)"
 _KEY = """(SELECT {json_array}(k.first_position, k.last_position, k.digest, k.call_number,
         l.alive_at IS NOT NULL, l.alive_at > {ago}, l.status, l.reply_position,
         (SELECT count(*) FROM {messages} m WHERE m.conversation_id = :id
@@ -40,6 +43,8 @@ _KEY = """(SELECT {json_array}(k.first_position, k.last_position, k.digest, k.ca
             AND m.position > COALESCE(k.last_part, k.last_position)
             AND m.position <= (SELECT newest_position FROM c) ORDER BY m.position LIMIT 1)){as_text}
     FROM k LEFT JOIN {llm_calls} l ON l.conversation_id = :id AND l.number = k.call_number)"""
+
+_NOTE = {name: CALL[name] for name in ("number", "status", "model", "last_position", "changes")}
 
 
 # Where the window ends that is not to end with the newest message.
@@ -76,7 +81,8 @@ def _statement(end: str, *, with_newest_reply: bool) -> Statement:
     newest_reply = _NEWEST_REPLY if with_newest_reply else "NULL"
     newest = with_pieces(
         NEWEST,
-        conversation=with_pieces(_CONVERSATION, newest_reply=newest_reply),
+        conversation=_CONVERSATION,
+        calls=with_pieces(_CALLS, newest_reply=newest_reply),
         key=_KEY if end == _AT_KEY else "NULL",
     )
     return Statement(_UP_TO if end else _AS_IT_IS, end=end, newest=newest, least_before=LEAST_BEFORE)
@@ -122,6 +128,25 @@ class KnownKey:
 
 
 @dataclass(frozen=True, slots=True)
+class CallNote:
+    """What a call tells later ones of messages that its provider has refused.
+
+    Attributes:
+        number: the call's number in the conversation.
+        status: how it ended.
+        model: the model that was asked.
+        last_position: with which message what was sent ended; None where that is not on record.
+        changes: what was changed in what was sent, or refused of it; see LLMCall.
+    """
+
+    number: int
+    status: str
+    model: str
+    last_position: int | None
+    changes: list[JSONObject]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A conversation as a turn finds it.
 
@@ -133,6 +158,8 @@ class Snapshot:
         newest_reply: where the newest reply begins; 0 where there is none, or it was not asked for.
         key: what an earlier request with the same idempotency key has left.
         last_call: the number of its newest call; 0 where there is none.
+        notes: of the eight newest calls those that tell of refusals, in order; the newest of all also where
+            it tells no more than that it was refused.
     """
 
     loaded: Loaded
@@ -142,6 +169,7 @@ class Snapshot:
     newest_reply: int
     key: KnownKey | None
     last_call: int = 0
+    notes: tuple[CallNote, ...] = ()
 
 
 def take(
@@ -186,7 +214,8 @@ def take(
     if facts[5] is None:  # nothing is left of what it should end with
         facts = (*facts[:5], 0, *facts[6:])
     told = load_json(facts[3])
-    last_position, revision, token_counter, last_call, newest_reply = told
+    last_position, revision, token_counter, last_call = told
+    newest_reply, noted = load_json(facts[8])
     for column, value in zip(("last_position", "revision"), told, strict=False):
         _check_integer(conversation_id, column, value)
     _check_integer(conversation_id, "last_call", last_call)
@@ -199,12 +228,27 @@ def take(
     asked = known or stored
     asked_from, new = (NO_BOUND, new) if asked is None else (asked.first_position, ())
     loaded = loaded_of(connection, scope, request, rows, facts, new, asked_from)
-    return Snapshot(loaded, last_position, revision, token_counter, newest_reply or 0, known, last_call)
+    notes = _notes(conversation_id, noted) if noted else ()
+    return Snapshot(
+        loaded, last_position, revision, token_counter, newest_reply or 0, known, last_call, notes
+    )
 
 
 def _check_integer(conversation_id: str, column: str, value: object) -> None:
     if not is_integer(value):
         raise damaged(conversation_id, "", column, "integer")
+
+
+def _notes(conversation_id: str, noted: Sequence[Row]) -> tuple[CallNote, ...]:
+    notes = []
+    for row in noted:
+        number, status, model, last_position, changes = row
+        place = f"call {number}" if is_integer(number) else "a call"
+        if (error := find(conversation_id, place, _NOTE, row)) is not None:
+            raise error
+        listed = [] if changes is None else [each for each in load_json(changes) if isinstance(each, dict)]
+        notes.append(CallNote(number, status, model, last_position, listed))
+    return tuple(sorted(notes, key=lambda note: note.number))
 
 
 def _known_key(facts: JSONValue, *, total_tokens: int | None) -> KnownKey:

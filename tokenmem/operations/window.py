@@ -54,7 +54,7 @@ NEWEST = """
     SELECT COALESCE((SELECT position FROM last_that_does_not_fit), 0) AS position
 )
 SELECT c.message_count, NULL, (SELECT kind FROM last_that_does_not_fit), {conversation}, {key},
-    c.total_tokens, false, NULL, NULL
+    c.total_tokens, false, NULL, {calls}
 FROM c
 UNION ALL
 SELECT {message_columns} FROM {messages} m
@@ -73,7 +73,7 @@ WITH c AS MATERIALIZED (
     SELECT last_position, message_count, total_tokens, {least_before}
     FROM {conversations} c WHERE id = :id AND {owned}
 ){newest}""",
-    newest=with_pieces(NEWEST, conversation="NULL", key="NULL"),
+    newest=with_pieces(NEWEST, conversation="NULL", key="NULL", calls="NULL"),
     least_before=LEAST_BEFORE,
 )
 
