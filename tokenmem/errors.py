@@ -154,7 +154,19 @@ class ModelError(TokenmemError):
     """A model's answer ended before it was complete, says that it failed, or is none.
 
     What the openai package raises reaches the caller unchanged; this is for what it does not notice.
+
+    Attributes:
+        code: the provider's code of what went wrong, where it tells one: 502, "server_error".
+        arrived: what had arrived of a whole answer that failed, until that is stored.
     """
+
+    code: int | str | None
+    arrived: object
+
+    def __init__(self, *told: object, code: int | str | None = None) -> None:
+        super().__init__(*told)
+        self.code = code
+        self.arrived = None
 
 
 class TooManyModelCalls(TokenmemError):

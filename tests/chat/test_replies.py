@@ -12,7 +12,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from tokenmem.chat.apis.completions import ChatCompletions, CompletionReader
 from tokenmem.chat.apis.function import Function
-from tokenmem.chat.apis.replies import merge, tool_calls_of
+from tokenmem.chat.apis.merging import merge
+from tokenmem.chat.apis.replies import tool_calls_of
 from tokenmem.messages.message import PARTIAL
 
 Dicts = list[dict[str, Any]]
@@ -166,7 +167,9 @@ def test_calls_without_an_id_of_their_own_get_one(ids: Any) -> None:
     """Nothing could answer them otherwise. Gemini's server sent empty ids, all with the number 0."""
     pieces = [piece(0, ids[0], "add", '{"x":1}'), piece(0, ids[1], "add", '{"x":2}')]
     streamed = message_of([chunk({"tool_calls": [each]}) for each in pieces])["tool_calls"]
-    body = {"role": "assistant", "content": None, "tool_calls": [called(each, "add", "{}") for each in ids]}
+    # With the same arguments, too, the second would be the first once more.
+    two = [called(each, "add", f'{{"x":{number}}}') for number, each in enumerate(ids)]
+    body = {"role": "assistant", "content": None, "tool_calls": two}
     (whole,) = ChatCompletions().read({"choices": [{"message": body}]}).messages
     (returned,) = Function().read(body).messages
     for calls in (streamed, whole.to_openai()["tool_calls"], returned.to_openai()["tool_calls"]):

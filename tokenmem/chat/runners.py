@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tokenmem.callables import is_async, is_left_unawaited
+from tokenmem.chat.apis.event_text import body_of, is_json_stream
 from tokenmem.chat.apis.interface import Endpoint, Response
 from tokenmem.chat.blocking_stream import StreamInThreads
 from tokenmem.chat.effects import END, Ask, Close, Invocation, Invoke, KeepAlive, Next, Pause, TurnWork
@@ -59,7 +60,7 @@ class ModelRunner:
         answer = self._endpoint(**effect.request)
         if is_left_unawaited(answer):
             raise InvalidArgument("the model can only be awaited; use AsyncChat")
-        return answer
+        return _read_json(answer)
 
     def next(self, effect: Next) -> object:
         """The next event of a stream."""
@@ -87,6 +88,18 @@ class ModelRunner:
         if self._beating is not None:
             heart.stop(self._beating)
             self._beating = None
+
+
+def _read_json(answer: Response) -> Response:
+    """What a model answered; where it was asked for a stream and answers with JSON, that."""
+    return body_of(answer, answer.response.read()) if is_json_stream(answer) else answer
+
+
+async def _read_json_async(answer: Response) -> Response:
+    """The same of a stream that is awaited."""
+    if not is_json_stream(answer) or not hasattr(answer, "__anext__"):
+        return answer
+    return body_of(answer, await answer.response.aread())
 
 
 def _returned(invocation: Invocation) -> object:
@@ -164,10 +177,11 @@ class AsyncModelRunner:
         """Send a request to the model."""
         self.raise_cancelled()
         if self._blocking:
-            answer = await asyncio.to_thread(_call, lambda: self._endpoint(**effect.request))
+            answer = await asyncio.to_thread(_call, lambda: _read_json(self._endpoint(**effect.request)))
         else:
             answer = self._endpoint(**effect.request)
-        return await answer if inspect.isawaitable(answer) else answer
+        answer = await answer if inspect.isawaitable(answer) else answer
+        return await _read_json_async(answer)
 
     async def next(self, effect: Next) -> object:
         """The next event of a stream."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from tokenmem.chat.apis.interface import ModelAPI, Response, Sent, StreamReader
+from tokenmem.chat.apis.interface import ModelAPI, Response, Sent, StreamReader, answer_of
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
 from tokenmem.chat.effects import (
     END,
@@ -250,6 +250,7 @@ def _read_stream(
     Raises:
         ModelError: it ended before the model did.
     """
+    delivered: list[str] = []
     while (event := (yield Next(response))) is not END:
         text = reader.feed(event)
         if opened is not None:
@@ -257,23 +258,39 @@ def _read_stream(
             opened = None
         if text:
             clock.first_token_ms = clock.now() if clock.first_token_ms is None else clock.first_token_ms
+            delivered.append(text)
             yield Deliver(text)
-    if not reader.complete:
-        raise ModelError(
-            "the stream ended before the reply was complete; what had arrived is stored: ask again"
-        )
-    return reader.answer()
+    answer = answer_of(reader)
+    rest = _behind("".join(delivered), answer)
+    if rest:  # what could not be told before the end: half of a character, a text that came otherwise
+        clock.first_token_ms = clock.now() if clock.first_token_ms is None else clock.first_token_ms
+        yield Deliver(rest)
+    return answer
+
+
+def _behind(delivered: str, answer: object) -> str:
+    """The text of a reply behind what has been delivered of it."""
+    text = answer.text if isinstance(answer, Answer) else ""
+    return text[len(delivered) :] if text.startswith(delivered) else ""
 
 
 def _part_of(reader: StreamReader | None, error: BaseException) -> Answer:
     """What has arrived; nothing where a reader of the caller's own fails: the error itself goes on."""
     if reader is None:
-        return Answer()
+        return _arrived_whole(error)
     try:
         return reader.part()
     except Exception as second:
         error.add_note(f"tokenmem could not store what had arrived: {type(second).__name__}: {second}")
         return Answer()
+
+
+def _arrived_whole(error: BaseException) -> Answer:
+    """What had arrived of a whole answer that says that it has failed; the error goes on without it."""
+    if not isinstance(error, ModelError):
+        return Answer()
+    arrived, error.arrived = error.arrived, None
+    return arrived if isinstance(arrived, Answer) else Answer()
 
 
 def _check_answer(answer: object, api: ModelAPI) -> None:

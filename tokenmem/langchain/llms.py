@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from tokenmem.callables import is_async, is_left_unawaited
-from tokenmem.chat.apis.replies import Usage
+from tokenmem.chat.apis.usage import Usage
 from tokenmem.errors import InvalidArgument, InvalidMessage
 from tokenmem.langchain.prompts import PromptValue, prompt_text
 

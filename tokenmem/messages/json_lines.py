@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from tokenmem.errors import InvalidArgument, InvalidMessage
 from tokenmem.messages.line_records import RECORDS, checked_records
 from tokenmem.messages.line_writing import FORMAT, LineWriter
-from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import parse_message, parse_messages, parse_partial
+from tokenmem.messages.message import PARTIAL, RAW, Message
+from tokenmem.messages.parsing import parse_marked, parse_message, parse_messages
 from tokenmem.messages.unstorable import unescaped
 from tokenmem.messages.values import (
     MAX_NESTING,
@@ -29,6 +29,7 @@ LARGEST_POSITION = 2**53
 
 _TIMES = ("created_at", "updated_at", "archived_at")
 _NUMBERS = ("forked_at", "last_position", "last_call")
+_MARKED = ("opaque", "partial", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _conversation_line(record: JSONObject) -> ConversationLine:
 def _messages(record: JSONObject, rest: JSONObject) -> list[Message]:
     """The messages with what stands beside them."""
     given, escaped = record.pop("messages"), rest.pop("escaped", ())
-    beside = {name: rest.pop(name, {}) for name in ("opaque", "partial")}
+    beside = {name: rest.pop(name, {}) for name in _MARKED}
     if any(beside.values()) or escaped:
         given = [_marked(each, number, beside, escaped) for number, each in enumerate(given, 1)]
     is_exported = "created_at" in rest
@@ -167,23 +168,24 @@ def _marked(
     given: JSONValue, number: int, beside: Mapping[str, Mapping[int, JSONValue]], escaped: Sequence[int]
 ) -> JSONValue:
     """A message that no provider's form can hold; others are left as they are."""
-    opaque, partial = (number in beside[name] for name in ("opaque", "partial"))
+    opaque, partial, raw = (number in beside[name] for name in _MARKED)
     is_escaped = number in escaped
-    if not (opaque or partial or is_escaped):
+    if not (opaque or partial or raw or is_escaped):
         return given
     if not isinstance(given, dict):
         raise InvalidMessage(f"messages[{number - 1}] is a {type(given).__name__}; it must be an object")
-    data, rest = beside["opaque"].get(number), beside["partial"].get(number)
+    data, rest, reply = (beside[name].get(number) for name in _MARKED)
     if is_escaped:
-        given, data, rest = unescaped(given), unescaped(data), unescaped(rest)
+        given, data, rest, reply = (unescaped(each) for each in (given, data, rest, reply))
     if opaque:
         made = Message.opaque(data, given.get("content"), role=str(given.get("role")))
         return parse_message(made, "escape" if is_escaped else "refuse", translate=False)
-    if not partial:
+    if not (partial or raw):
         return parse_message(given, "escape", translate=False)
-    if not isinstance(rest, dict) and rest is not True:
+    if partial and not isinstance(rest, dict) and rest is not True:
         raise InvalidArgument(f"partial[{number}] is a {type(rest).__name__}; it must be an object or true")
-    return parse_partial(given, rest if isinstance(rest, dict) else {}, "escape" if is_escaped else "refuse")
+    marks = {**({PARTIAL: rest or True} if partial else {}), **({RAW: reply} if raw else {})}
+    return parse_marked(given, marks, "escape" if is_escaped else "refuse")
 
 
 def _exported(record: JSONObject) -> JSONObject:
@@ -200,7 +202,7 @@ def _exported(record: JSONObject) -> JSONObject:
     found["keep"] = record.pop("keep", False)
     found |= {name: record.pop(name, None) for name in RECORDS}
     found["escaped"] = frozenset(_numbers(record.pop("escaped", None), "escaped", count))
-    for name in ("opaque", "partial"):
+    for name in _MARKED:
         found[name] = _by_number(record, name, count)
     return {name: value for name, value in found.items() if value is not None}
 

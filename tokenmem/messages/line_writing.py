@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from tokenmem.messages.message import (
     OPAQUE,
     PARTIAL,
+    RAW,
     Message,
     is_escaped,
     is_opaque,
@@ -27,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_TIME = -(2**63)
 _PAGE = 1000
-BESIDE = ("message_metadata", "opaque", "partial")
+BESIDE = ("message_metadata", "opaque", "partial", "raw")
 """The objects of a line that hold something for some of its messages, by their numbers."""
 
 
@@ -135,4 +136,5 @@ def _beside(name: str, message: Message) -> tuple[JSONValue] | None:
         return None if message.metadata is None else (message.metadata,)
     if name == "opaque":
         return (payload[OPAQUE],) if is_opaque(message) else None
-    return (payload[PARTIAL],) if PARTIAL in payload else None
+    mark = PARTIAL if name == "partial" else RAW
+    return (payload[mark],) if mark in payload else None

@@ -27,6 +27,9 @@ Its value is what had arrived besides the text: the beginnings of tool calls, wh
 OPAQUE = "tokenmem_opaque"
 """The key in a payload that holds the data of an opaque item (`Message.opaque`). Never sent."""
 
+RAW = "tokenmem_reply"
+"""The key in a payload that holds a model's reply as it came, where no message has its form. Never sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -163,13 +166,14 @@ class MessageWithoutPayload(Message):
         )
 
 
-_MARKS = (PARTIAL, OPAQUE, ESCAPED)
+MARKS = (PARTIAL, OPAQUE, RAW, ESCAPED)
+"""The keys in a payload that are ours, and in no provider's message."""
 
 
 def marks_of(message: Message) -> JSONObject:
     """What of a message's payload is ours, and in no provider's message."""
     payload = message.payload
-    return {mark: payload[mark] for mark in _MARKS if mark in payload} if payload else {}
+    return {mark: payload[mark] for mark in MARKS if mark in payload} if payload else {}
 
 
 def is_opaque(message: Message) -> bool:
@@ -227,6 +231,7 @@ def stored_form(role: str, content: str | None, payload: JSONObject) -> JSONObje
     """The provider's message with its texts as they are stored, without our marks; it takes the payload."""
     payload.pop(ESCAPED, None)
     payload.pop(PARTIAL, None)
+    payload.pop(RAW, None)
     if OPAQUE in payload:
         return {"role": role, "content": content or ""}
     if content is None or "content" in payload:
@@ -253,7 +258,7 @@ def provider_fields(message: Message) -> Mapping[str, object]:
         return {"role": message.role, "content": message.content}
     if not isinstance(payload, dict):
         return {"role": message.role, "content": payload}
-    if message.content is None and payload.keys().isdisjoint(_MARKS):  # nothing to join
+    if message.content is None and payload.keys().isdisjoint(MARKS):  # nothing to join
         return payload
     return provider_message(message.role, message.content, dict(payload))
 
@@ -301,15 +306,15 @@ def with_text(message: Message, text: str) -> Message:
     return replace(message, content=text, payload=payload)
 
 
-def marked_partial(message: Message, rest: JSONObject) -> Message:
-    """The message with the mark of a reply that was cut off.
-
-    Args:
-        message: what had arrived and can be sent again.
-        rest: what had arrived besides: the beginnings of tool calls.
-    """
+def marked(message: Message, marks: JSONObject) -> Message:
+    """The message with marks of ours in its payload."""
     payload = message.payload or {"role": message.role}
-    return replace(message, payload={**payload, PARTIAL: rest or True})
+    return replace(message, payload={**payload, **marks})
+
+
+def marked_partial(message: Message) -> Message:
+    """The message with the mark of a reply that was cut off behind it."""
+    return marked(message, {PARTIAL: True})
 
 
 def text_of_parts(parts: Sequence[object]) -> str | None:

@@ -13,11 +13,13 @@ from tokenmem.messages.foreign import fields_of_object, translated
 from tokenmem.messages.items import is_item_without_role, item_role_and_kind
 from tokenmem.messages.message import (
     OPAQUE,
+    PARTIAL,
+    RAW,
     ROLES,
     Message,
     is_escaped,
     is_opaque,
-    marked_partial,
+    marked,
     marks_of,
     plain_message,
     split_message,
@@ -99,10 +101,24 @@ def parse_partial(message: JSONObject, rest: JSONObject, unstorable: Unstorable 
         rest: what of it cannot be sent again: the beginnings of tool calls.
         unstorable: what to do about characters that databases cannot hold.
     """
-    if unstorable == "escape" and holds_unstorable([message, rest]):
-        whole = _split(escaped(message), "message", {ESCAPED: True})
-        return marked_partial(whole, escaped(rest))
-    return marked_partial(parse_message(message), rest)
+    return parse_marked(message, {PARTIAL: rest or True}, unstorable)
+
+
+def parse_marked(message: JSONObject, marks: JSONObject, unstorable: Unstorable = "refuse") -> Message:
+    """A reply with marks of ours, each of which holds something that is never sent.
+
+    Args:
+        message: the provider's message.
+        marks: what the marks hold, by their keys: JSON that can be stored.
+        unstorable: what to do about characters that databases cannot hold.
+
+    Raises:
+        InvalidMessage: the message cannot be stored, or what a mark holds.
+    """
+    check_json(marks, "the reply", any_text=unstorable == "escape")
+    if unstorable == "escape" and holds_unstorable([message, marks]):
+        return _split(escaped(message), "message", {**escaped(marks), ESCAPED: True})
+    return marked(parse_message(message, translate=False), marks)
 
 
 def _plain(message: object) -> Message | None:
@@ -134,7 +150,7 @@ def _parse(message: MessageLike, where: str, unstorable: Unstorable, *, translat
     else:
         raise InvalidMessage(f"{where} is a {type(message).__name__}; pass a Message or a dict with a role")
     check_json(original, where, any_text=unstorable == "escape")
-    if taken := original.keys() & {OPAQUE, ESCAPED}:
+    if taken := original.keys() & {OPAQUE, RAW, ESCAPED}:
         raise InvalidMessage(
             f"{where} has the key {min(taken)!r}, which tokenmem uses for itself; use another, or a Message"
         )

@@ -63,6 +63,24 @@ def _character_of(found: re.Match[str]) -> str:
     return ESCAPE if found[1] == ESCAPE else chr(int(found[1], 16))
 
 
+def with_whole_characters(value: JSONValue) -> JSONValue:
+    """The value in which two halves of a surrogate pair that stand side by side are their character."""
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    if isinstance(value, list):
+        return [with_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {with_whole_characters(key): with_whole_characters(item) for key, item in value.items()}
+    return value
+
+
+def without_half(text: str) -> str:
+    """The text without a first half of a surrogate pair at its end, whose other half may still come."""
+    return text[:-1] if "\ud800" <= text[-1:] <= "\udbff" else text
+
+
 def scrubbed(value: JSONValue) -> JSONValue:
     """The value with U+FFFD, the sign for what could not be read, in the place of what databases cannot hold.
 

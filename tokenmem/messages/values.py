@@ -22,6 +22,9 @@ JSONMapping = Mapping[str, Any]
 MAX_NESTING = 200
 """How deep a payload may nest: copying takes two of Python's 1,000 stack frames a level."""
 
+_RAW_NESTING = 100
+"""How deep what came in another form may nest: it is stored inside of a payload, and copied by recursion."""
+
 
 def check_json(value: object, where: str, *, any_text: bool = False) -> None:
     """Check that JSON text can carry the value and give back an equal one, on both engines.
@@ -113,6 +116,61 @@ def check_text(text: str, where: str) -> None:
             f"at position {error.start}, "
             f'which UTF-8 cannot carry; repair it, for example with text.encode("utf-8", "replace").decode()'
         ) from None
+
+
+def can_be_stored(value: object) -> bool:
+    """Whether a message can hold the value under one of its keys; whatever its characters."""
+    try:
+        check_json([value], "value", any_text=True)
+    except InvalidMessage:
+        return False
+    return True
+
+
+def as_json(value: object, levels: int = _RAW_NESTING) -> JSONValue:
+    """The value as JSON that can be stored, whatever it is: what JSON cannot carry becomes text.
+
+    Args:
+        value: anything.
+        levels: how deep the result may nest; what lies deeper becomes its JSON text, or a word for it.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (int, float)):
+        return value if can_be_stored(value) else _number_text(value)
+    if isinstance(value, Mapping):
+        if levels <= 0:
+            return _text_of(value)
+        return {_key_text(key): as_json(item, levels - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [as_json(item, levels - 1) for item in value] if levels > 0 else _text_of(value)
+    return _text_of(value)
+
+
+def json_text(value: object) -> str:
+    """The value as text: itself where it is one, else its JSON text."""
+    found = as_json(value)
+    return found if isinstance(found, str) else dump_json(found)
+
+
+def _key_text(key: object) -> str:
+    return str.__str__(key) if isinstance(key, str) else json_text(key)
+
+
+def _number_text(value: float) -> str:
+    return hex(value) if isinstance(value, int) else str(value)
+
+
+def _text_of(value: object) -> str:
+    """What is no JSON value, or lies too deep, as text; a word for what has none."""
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "replace")
+    try:
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, (Mapping, list)) else str(value)
+    except Exception:  # whatever a foreign object's own text raises, or a value that contains itself
+        return f"[{type(value).__name__}]"
 
 
 def checked_moment(value: object, where: str) -> datetime | None:

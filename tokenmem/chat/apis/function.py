@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tokenmem.callables import keyword_parameters
+from tokenmem.chat.apis.characters import WholeCharacters
+from tokenmem.chat.apis.failures import code_of
 from tokenmem.chat.apis.interface import Client, Endpoint, ModelAPI, Response, StreamReader
 from tokenmem.chat.apis.replies import Answer, is_stream, plain
 from tokenmem.errors import ModelError
@@ -50,13 +52,12 @@ class Function(ModelAPI):
         if not isinstance(body, Mapping):
             raise ModelError(f"the model returned a {type(response).__name__}; return a message, or its text")
         if not {"role", "content", "tool_calls"} & body.keys():
-            raise ModelError("the model returned a dict that is no message: it has neither role nor content")
+            raise ModelError(
+                "the model returned a dict that is no message: it has neither role nor content",
+                code=code_of(body.get("error")),
+            )
         answer = Answer.of_message(body, finish_reason="stop")
         (message,) = answer.messages
-        if message.role != "assistant":
-            raise ModelError(
-                f"the model returned a message of the role {message.role!r}; return an assistant's"
-            )
         return replace(answer, finish_reason="tool_calls") if message.kind == "tool_call" else answer
 
     def reader(self, response: Response) -> StreamReader | None:
@@ -72,9 +73,10 @@ class TextReader:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
+        self._characters = WholeCharacters()
 
     def feed(self, event: object) -> str:
-        """Take a piece of text in.
+        """Take a piece of text in and return what can be delivered by now.
 
         Raises:
             ModelError: it is something else.
@@ -82,7 +84,7 @@ class TextReader:
         if not isinstance(event, str):
             raise ModelError(f"the model yielded a {type(event).__name__}; yield strings")
         self._pieces.append(event)
-        return event
+        return self._characters.take(event)
 
     @property
     def text(self) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from tokenmem.callables import keyword_parameters
 from tokenmem.chat.apis.replies import Answer
 from tokenmem.chat.prompt import NoResult, sendable
-from tokenmem.errors import InvalidArgument
+from tokenmem.errors import InvalidArgument, ModelError
 from tokenmem.messages.conversions import chat_messages, chat_tool, has_chat_form
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject
@@ -49,16 +49,51 @@ class StreamReader(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether the model has said that the reply is at its end, when the stream has ended."""
+        """Whether the model has said that the reply is at its end, when the stream has ended.
+
+        A reader may have `whole` besides: whether what has arrived is a reply all the same, for servers that
+        do not say so.
+        """
 
     def answer(self) -> Answer:
-        """The whole reply; called once the stream has ended and is complete."""
+        """The whole reply; called once the stream has ended and is complete.
+
+        What its text has behind what `feed` has returned is delivered then.
+        """
 
     def part(self) -> Answer:
         """What has arrived of a reply that was cut off, marked as a part (`Answer.part_of_message`).
 
         Called at any moment, also between two events and where nothing has arrived; it must not raise.
         """
+
+
+def answer_of(reader: StreamReader) -> Answer:
+    """The reply of a stream that has ended.
+
+    Raises:
+        ModelError: it ended before the model did.
+    """
+    if not (reader.complete or getattr(reader, "whole", False)):
+        raise ModelError(
+            "the stream ended before the reply was complete; what had arrived is stored: ask again"
+        )
+    return reader.answer()
+
+
+def read_events(reader: StreamReader, events: Iterable[Event]) -> Answer:
+    """The reply in events that have all come.
+
+    Raises:
+        ModelError: it is not complete, or says that it has failed; what had arrived is in `arrived`.
+    """
+    try:
+        for event in events:
+            reader.feed(event)
+        return answer_of(reader)
+    except ModelError as error:
+        error.arrived = reader.part()
+        raise
 
 
 @runtime_checkable

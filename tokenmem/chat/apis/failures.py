@@ -1,0 +1,67 @@
+"""Errors that stand in an answer of status 200: in a whole one, or anywhere in a stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from tokenmem.errors import ModelError
+
+_A_CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
+"""What a provider's code looks like; a sentence may repeat the prompt."""
+
+_NO_CODES = ("error", "invalid", "fail")
+"""Words that stand in the place of a code and say no more than that there is an error."""
+
+
+def failure_in(body: object) -> ModelError | None:
+    """The error in an answer or an event of either API, or None.
+
+    It stands in `error` (OpenAI, OpenRouter), is the object itself (vLLM), or a `detail` in the place of a
+    reply (FastAPI).
+    """
+    if not isinstance(body, Mapping):
+        return None
+    if body.get("error"):
+        return failed(body["error"], body)
+    if body.get("object") == "error":
+        return failed(body)
+    if body.get("detail") and body.keys().isdisjoint(("choices", "output", "message", "type")):
+        return failed(body)
+    return next(_failures_of_choices(body.get("choices")), None)
+
+
+def _failures_of_choices(choices: object) -> Iterator[ModelError]:
+    for choice in choices if isinstance(choices, (list, tuple)) else [choices]:
+        if not isinstance(choice, Mapping):
+            continue
+        said = [place for name in ("delta", "message") if isinstance(place := choice.get(name), Mapping)]
+        told = next((place["error"] for place in (choice, *said) if place.get("error")), None)
+        if told is not None or choice.get("finish_reason") == "error":
+            yield failed(told)
+
+
+def failed(*told: object) -> ModelError:
+    """The error to raise; its text has the provider's code and nothing of the provider's text.
+
+    Args:
+        told: where the code may stand, the likeliest place first.
+    """
+    code = next((code for place in told if (code := code_of(place)) is not None), None)
+    shown = "no code" if code is None else code
+    return ModelError(f"the model's answer has failed ({shown}); ask again", code=code)
+
+
+def code_of(error: object) -> int | str | None:
+    """The code in a provider's error, or None."""
+    if isinstance(error, Mapping):
+        places = (error.get(name) for name in ("code", "status_code", "status", "type"))
+        found = next((code for place in places if (code := code_of(place)) is not None), None)
+        return code_of(error["error"]) if found is None and isinstance(error.get("error"), Mapping) else found
+    if isinstance(error, float) and error.is_integer():
+        return int(error)
+    if isinstance(error, int) and not isinstance(error, bool):
+        return error
+    if isinstance(error, str) and error not in _NO_CODES and _A_CODE.fullmatch(error):
+        return error
+    return None
