@@ -98,12 +98,18 @@ def _add_text(parts: list[JSONValue], text: str) -> None:
         parts.append({"type": "text", "text": text})
 
 
+def _content_part(part: JSONValue) -> JSONValue:
+    if part is None or isinstance(part, (str, dict)):
+        return part
+    return {"type": "text", "text": json_text(part)}
+
+
 def merge_list(key: str, whole: list[JSONValue], pieces: Sequence[JSONValue]) -> None:
     """Add pieces to the list that a message has under this key; some of them grow an item of it."""
+    if key == "content":
+        pieces = list(map(_content_part, pieces))
     for number, piece in enumerate(pieces):
-        last = (
-            whole[-1] if whole and number == 0 else None
-        )  # two parts of one piece are two, but for an index
+        last = whole[-1] if whole and number == 0 else None  # parts that come together are two
         if key == "content" and isinstance(piece, str) and isinstance(last, str):
             whole[-1] = last + piece
             continue

@@ -86,7 +86,7 @@ def _distinct(items: Sequence[JSONValue]) -> list[JSONValue]:
 
 def call_key(item: JSONValue) -> tuple[str, str, str] | None:
     """What is the same where a call is sent twice; None for what is no call with an id."""
-    if not isinstance(item, Mapping) or item.get("type") not in _CALLS:
+    if not isinstance(item, Mapping) or item.get("type") not in (*_CALLS,):
         return None
     call_id, name = item.get("call_id"), item.get("name")
     if not (isinstance(call_id, str) and call_id and isinstance(name, str)):
