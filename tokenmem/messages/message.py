@@ -312,9 +312,14 @@ def marked(message: Message, marks: JSONObject) -> Message:
     return replace(message, payload={**payload, **marks})
 
 
-def marked_partial(message: Message) -> Message:
-    """The message with the mark of a reply that was cut off behind it."""
-    return marked(message, {PARTIAL: True})
+def marked_partial(message: Message, rest: JSONObject | None = None) -> Message:
+    """The message with the mark of a reply that was cut off.
+
+    Args:
+        message: what had arrived and can be sent again.
+        rest: what had arrived besides: the beginnings of tool calls.
+    """
+    return marked(message, {PARTIAL: rest or True})
 
 
 def text_of_parts(parts: Sequence[object]) -> str | None:

@@ -52,6 +52,8 @@ def _merge(whole: JSONObject, delta: Mapping[str, object], *, is_called: bool) -
             whole[key] = _name(known, value)
         elif isinstance(value, str) and isinstance(known, str) and key not in _WHOLE:
             whole[key] = known + value
+        elif isinstance(known, str) and key in _TEXTS:
+            whole[key] = known + json_text(value)  # a text that has been delivered does not become another
         else:
             whole[key] = copy.deepcopy(value)
 
