@@ -31,10 +31,12 @@ def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:
 
 
 def answered(request: Request) -> Answer:
-    """A model that calls the first tool that it is offered, and then says something."""
+    """A model that calls the first tool that it is offered, and then says something; as JSON if it has to."""
     tools = request.body.get("tools")
     if tools and request.body["messages"][-1]["role"] == "user":
         return Answer(tool_calls=[(tools[0]["function"]["name"], {"city": "Turin"})])
+    if request.body.get("response_format"):
+        return Answer('{"time": "21:58", "platform": 4}')
     return Answer("At 21:58, from platform 4.")
 
 

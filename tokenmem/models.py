@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from tokenmem.cursors import Cursor
 from tokenmem.messages.calls import ToolCall
@@ -278,6 +279,19 @@ class Reply:
     messages: tuple[Message, ...]
     tool_calls: tuple[ToolCall, ...] = ()
     replayed: bool = False
+    _parsed: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def parsed(self) -> Any:
+        """The reply as an object of the class that was given as `response_format`; always the same one.
+
+        None where no class was given, and where the model has refused or calls tools instead.
+
+        Raises:
+            ModelError: it is no valid object of the class: it was cut off, or is other JSON, or none. The
+                reply is stored all the same.
+        """
+        return None if self._parsed is None else self._parsed()
 
 
 @dataclass(frozen=True, slots=True)

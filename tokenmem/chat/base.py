@@ -12,6 +12,7 @@ from tokenmem.chat.apis.interface import Endpoint, ModelAPI
 from tokenmem.chat.clients import opened
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.settings import API, Oversized, Stride, api_of, settings_of
+from tokenmem.chat.structured import structured
 from tokenmem.chat.tools import ResultTurns
 from tokenmem.errors import InvalidArgument
 from tokenmem.execution.runners import AsyncBoundRunner, BoundRunner
@@ -149,6 +150,8 @@ class BaseChat(Generic[S, OpenAIClient]):
             InvalidArgument: one of them is wrong.
         """
         given = checked_metadata(call_metadata, "call_metadata")
+        chosen = self._turns.settings
+        options, wanted = structured(chosen.api, options, chosen.options, chosen.response_format)
         request = TurnRequest(
             conversation_id,
             messages,
@@ -158,8 +161,9 @@ class BaseChat(Generic[S, OpenAIClient]):
             stream=stream,
             opens=opens,
             metadata=None if given is None else dump_json(given),
+            response_format=wanted,
         )
-        self._turns.settings.check_options(options)
+        chosen.check_options(options)
         return request
 
     @property

@@ -54,7 +54,8 @@ class Chat(BaseChat[Store, "OpenAI"]):
             WindowTooSmall, or "cut" them, with a mark.
         prompt_cache_key: send the provider a key for each conversation, by which its cache is found.
         **options: further parameters of every request, such as `temperature`; those that the client does not
-            take are refused.
+            take are refused. As `response_format` a pydantic class is taken too: its JSON schema is sent, and
+            `reply.parsed` is the object.
 
     Raises:
         InvalidArgument: an argument is wrong, or instructions and tools leave no room for messages.

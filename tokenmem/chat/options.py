@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from tokenmem.chat.apis.interface import ModelAPI
+from tokenmem.chat.structured import NAME, NAME_OF_RESPONSES
 from tokenmem.errors import InvalidArgument
 
 OF_CHAT = (
@@ -56,6 +57,8 @@ class OptionCheck:
             return f"pass {name} to Chat(…)"
         if name in OF_A_TURN:
             return f"pass {name} to the method that starts a turn"
+        if name in (NAME, NAME_OF_RESPONSES) and "text" in (self._accepted or ()):
+            return 'pass a class, or text={"format": {…}} as the API takes it'
         accepted = {each for each in self._accepted or () if each not in self._api.reserved}
         meant = get_close_matches(name, [*accepted, *OF_CHAT, *OF_A_TURN], n=1)
         if meant:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenmem.arguments import checked_name, optional_name, optional_number
+from tokenmem.chat.structured import ResponseFormat
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.message import Message
 from tokenmem.messages.parsing import MessageLike, Unstorable, parse_messages
@@ -36,6 +37,7 @@ class TurnRequest:
         resumes: the key is known, and whatever messages it has stored are meant.
         metadata: what the caller gives with each of the calls, as JSON text; or None.
         claims: it answers a message that is there, and of two that do so at once one has to look anew.
+        response_format: the class of which the reply is to be an object, or None.
     """
 
     conversation_id: str
@@ -50,6 +52,7 @@ class TurnRequest:
     resumes: bool = False
     metadata: str | None = None
     claims: bool = False
+    response_format: ResponseFormat | None = None
 
     def __post_init__(self) -> None:
         checked_name(self.conversation_id, "conversation_id")

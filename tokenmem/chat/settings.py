@@ -16,6 +16,7 @@ from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.options import OptionCheck
 from tokenmem.chat.prompt import NO_RESULT
+from tokenmem.chat.structured import ResponseFormat, structured
 from tokenmem.counting.counters import TiktokenCounter, TokenCounter
 from tokenmem.counting.model_rules import prompt_tokens, request_tokens
 from tokenmem.edges import StartOn
@@ -69,6 +70,7 @@ class Settings:
         options: those of every request.
         api_name: by what name the API is on record.
         recorded_options: what is on record of the options, as JSON text; None where nothing is.
+        response_format: the class of which every reply is to be an object, or None.
     """
 
     api: ModelAPI
@@ -94,10 +96,16 @@ class Settings:
     options: Mapping[str, object] = field(default_factory=dict)
     api_name: str | None = None
     recorded_options: str | None = None
+    response_format: ResponseFormat | None = None
 
     def recorded(self, options: Mapping[str, object]) -> str | None:
         """What is on record of the options of a turn, those of the chat among them, as JSON text."""
         return recorded({**self.options, **options}) if options else self.recorded_options
+
+    def option_tokens(self, options: Mapping[str, object]) -> int:
+        """What the model reads of a turn's options, beyond those of the chat that they replace, in tokens."""
+        replaced = {name: self.options[name] for name in options if name in self.options}
+        return option_tokens(options, self.counter) - option_tokens(replaced, self.counter)
 
 
 def recorded(options: Mapping[str, object]) -> str | None:
@@ -133,6 +141,7 @@ def settings_of(
     checked_choice(oversized_results, "oversized_results", ("refuse", "cut"))
     checked_choice(start_on, "start_on", ("step", "turn"))  # any message would cut calls from their results
     described = _checked_tools(tools)
+    options, response_format = structured(api, options)
     check_options = OptionCheck(api, client)
     check_options(options)
     if described and isinstance(api, Function) and not _takes_tools(api, client):
@@ -180,6 +189,7 @@ def settings_of(
         options=dict(options),
         api_name=name_of(api),
         recorded_options=recorded(options),
+        response_format=response_format,
     )
 
 

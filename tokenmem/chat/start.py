@@ -10,7 +10,7 @@ from tokenmem.chat.opening import Candidates, NothingFits, Opening, find, stored
 from tokenmem.chat.pricing import counts_apply
 from tokenmem.chat.recording import pending_call
 from tokenmem.chat.requests import TurnRequest
-from tokenmem.chat.settings import Settings, option_tokens
+from tokenmem.chat.settings import Settings
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
 from tokenmem.errors import IdempotencyConflict, PositionConflict, WindowTooSmall
 from tokenmem.execution.effects import Compute, Write, characters_of, count_each, perform, with_retries
@@ -279,7 +279,7 @@ class TurnStarter:
     ) -> Opening:
         """What `open` computes."""
         counts = count_each(counter, new)
-        options = option_tokens(request.options, self.settings.counter)
+        options = self.settings.option_tokens(request.options)
         candidates = self._candidates(request, found, new, counts)
         window, prompt = find(candidates, self._limit(options, counts), counter.name)
         if request.check is not None and new:
@@ -301,7 +301,7 @@ class TurnStarter:
     def _limit(self, options: int, counts: Sequence[int]) -> int:
         """What a window may cost, in tokens."""
         chosen = self.settings
-        return max(chosen.window_limit - options, 0) + (sum(counts) if chosen.new_beside_limit else 0)
+        return max(chosen.window_limit - max(options, 0), 0) + (sum(counts) if chosen.new_beside_limit else 0)
 
     def _nothing_fits(
         self,
@@ -312,7 +312,7 @@ class TurnStarter:
     ) -> TurnProcedure[WindowTooSmall]:
         """Why nothing fits; more is loaded until it is known what would have to."""
         counts = count_each(counter, new)
-        limit = self._limit(option_tokens(request.options, self.settings.counter), counts)
+        limit = self._limit(self.settings.option_tokens(request.options), counts)
         enough = max(limit, 1)
         while True:
             error = self._candidates(request, found, new, counts).too_small(limit)

@@ -30,6 +30,7 @@ from tokenmem.chat.effects import (
 from tokenmem.chat.recording import running_call
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.start import StartedTurn, TurnStarter
+from tokenmem.chat.structured import with_parsed
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
 from tokenmem.execution.effects import Deliver, Write
 from tokenmem.messages.message import Message, as_sent
@@ -65,8 +66,10 @@ class Turns(TurnStarter):
         """Store what was said, ask the model, store its reply."""
         begun = yield from self.start(request)
         if isinstance(begun, StartedTurn):
-            return (yield from self._call_model(request, begun))
-        return (yield from self._replay(request, begun))
+            reply = yield from self._call_model(request, begun)
+        else:
+            reply = yield from self._replay(request, begun)
+        return with_parsed(reply, request.response_format)
 
     def _replay(self, request: TurnRequest, finished: FinishedCall) -> TurnProcedure[Reply]:
         """The stored reply, delivered whole."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tokenmem import (
@@ -31,6 +32,12 @@ from tokenmem import (
 )
 from tokenmem.chat import Answer, ModelAPI, StreamReader
 from tokenmem.testing import ModelServer
+
+
+class Trip(BaseModel):
+    """What a model is to answer."""
+
+    city: str
 
 
 class Letters:
@@ -132,6 +139,8 @@ def chat(store: Store, tools: Sequence[Mapping[str, object]]) -> None:
     model = Chat(store, OpenAI(), model="gpt-4o", token_limit=8000, instructions="Be brief.", tools=tools)
     reply: Reply = model.send("c", "Hello", idempotency_key="k", temperature=0)
     called: tuple[ToolCall, ...] = reply.tool_calls
+    trip: Trip = model.send("c", "Where?", response_format=Trip).parsed
+    print(trip.city)
     with model.open("c", "And?") as turn:
         pieces: list[str] = list(turn)
         print(turn.reply.text, turn.call.number + turn.user_position, pieces)
