@@ -61,6 +61,17 @@ def test_a_store_on_sqlite_imports_only_what_it_needs() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_a_chat_imports_pydantic_only_for_a_class() -> None:
+    """It costs half a second."""
+    program = (
+        "import sys; from tokenmem import Chat, Store; store = Store('sqlite://'); "
+        "Chat(store, lambda messages, response_format: '{}', response_format={'type': 'json_object'}); "
+        "print([name for name in ('pydantic', 'openai') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_every_error_is_a_tokenmem_error_with_a_docstring() -> None:
     assert len(errors.__all__) == 16
     for name in errors.__all__:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 import traceback
 from datetime import date
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from tokenmem.chat.apis.completions import ChatCompletions
 from tokenmem.chat.apis.responses import Responses
 from tokenmem.chat.structured import ParsedText, format_of, structured
-from tokenmem.errors import ModelError
+from tokenmem.errors import MissingExtra, ModelError
 
 NAMES = st.sampled_from(
     ["city", "steps", "properties", "items", "type", "Straße", "a_b", "class_", "required"]
@@ -177,3 +178,10 @@ def test_what_is_wrong_in_a_validator_of_the_callers_own_is_told_as_it_is() -> N
     parsed = ParsedText(format_of(Broken, "response_format"), '{"city": "Turin"}', "stop")
     with pytest.raises(KeyError):
         parsed()
+
+
+def test_without_pydantic_2_a_class_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic.dataclasses", None)  # as pydantic 1, without a name of 2's
+    with pytest.raises(MissingExtra, match="pip install 'pydantic>=2'"):
+        structured(ChatCompletions(), {"response_format": Strict})
+    assert structured(ChatCompletions(), {"response_format": {"type": "text"}})[1] is None
