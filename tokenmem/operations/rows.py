@@ -104,6 +104,8 @@ def _made(rows: Sequence[Row]) -> list[Message]:
         message.pinned = pinned == 1
         # The difference and the sum take a fifth of what replace(tzinfo=UTC) takes.
         message.created_at = parse(created_at) if in_text else _ORIGIN_IN_UTC + (created_at - _ORIGIN)
+        if message.created_at.tzinfo is None:  # written by hand: SQLite's own functions answer in UTC
+            message.created_at = message.created_at.replace(tzinfo=UTC)
         message.__class__ = Message
     return made
 
@@ -252,7 +254,9 @@ def as_compared(moment: datetime, dialect: str) -> datetime | str:
 
 def utc(moment: datetime | str) -> datetime:
     """UTC and aware of it: PostgreSQL answers in UTC without a zone, SQLite with text."""
-    return datetime.fromisoformat(moment) if isinstance(moment, str) else moment.replace(tzinfo=UTC)
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def no_conversation(conversation_id: str, scope: Scope) -> ConversationNotFound:
