@@ -202,11 +202,11 @@ class LLMCall:
         pinned: the positions of the pinned messages that were sent from outside the window's positions; None
             where that is not on record.
         changes: where what was sent is not what is stored: for each such position `{"position": 3, "change":
-            "left_out"}`; left_out, moved, answered (a result was put behind its call), cut or changed. And
-            what providers have refused: refused (by a refused call that sent this message; others left it out
-            for that), perhaps_refused (a refused call sent it, and it may be why), accepted (sent again, and
-            taken), too_long (of a refused call; with `token_limit`, below which later windows stay) and
-            over_half (the message costs more than half of the limit).
+            "left_out"}`; left_out, moved, answered (a result was put behind its call), cut, changed or joined
+            (with its neighbour of the same role). And what providers have refused: refused (by a refused call
+            that sent this message; others left it out for that), perhaps_refused (a refused call sent it, and
+            it may be why), accepted (sent again, and taken), too_long (with `token_limit`, below which later
+            windows stay) and over_half (the message costs more than half of what a window may).
     """
 
     conversation_id: str
@@ -292,6 +292,15 @@ class Reply:
                 reply is stored all the same.
         """
         return None if self._parsed is None else self._parsed()
+
+    @property
+    def over_half(self) -> tuple[int, ...]:
+        """The positions of messages that each take more than half of what a window may cost.
+
+        They crowd out what stands before them: the reply itself may, in the next prompt.
+        """
+        listed = self.call.changes or ()
+        return tuple(each["position"] for each in listed if each["change"] == "over_half")
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,11 +148,10 @@ ERROR = {"code": 502, "message": "secret"}
 FAILURES = [
     pytest.param([chunk(content="Hel"), {"error": ERROR}], 502, id="chunk"),
     pytest.param([chunk(content="Hel"), {"object": "error", **ERROR}], 502, id="object"),
-    pytest.param([chunk(content="Hel"), chunk("error")], None, id="reason"),
     pytest.param([chunk(content="Hel"), chunk(error=ERROR)], 502, id="delta"),
     pytest.param([chunk(content="Hel"), {"choices": [{"delta": {}, "error": ERROR}]}], 502, id="choice"),
-    pytest.param([chunk("error", content="Hel", error=ERROR)], 502, id="with text"),
-    pytest.param(said("error", content="Hel", error=ERROR), 502, id="whole"),
+    pytest.param([chunk(content="Hel", error=ERROR)], 502, id="with text"),
+    pytest.param(said(content="Hel", error=ERROR), 502, id="whole"),
     pytest.param({**said(content="Hel"), "error": {"type": "overloaded"}}, "overloaded", id="beside"),
     pytest.param(
         'data: {"choices":[{"delta":{"content":"Hel"}}]}\n\nevent: error\ndata: {"code": 5}', 5, id="text"
@@ -176,6 +175,28 @@ def test_an_error_wherever_it_stands(chats: Chats, stores: Stores, answer: Any, 
 @pytest.mark.parametrize(
     "answer",
     [
+        [chunk(content="Hel"), chunk("error")],
+        [chunk(content="Hel"), chunk("error", error=ERROR), {"choices": [], "usage": {"prompt_tokens": 3}}],
+        [chunk("error", content="Hel")],
+        said("error", content="Hel"),
+    ],
+)
+def test_a_reply_whose_last_word_is_an_error(chats: Chats, stores: Stores, answer: Any) -> None:
+    """It is returned, marked as the part that it is, and asked for again by the same key."""
+    chat = chats.on(Server(stores, answer), "m", 8000)
+    *pieces, reply = chat.stream("c", "Hi", idempotency_key="k")
+    assert ("".join(pieces), reply.text, reply.call.status) == ("Hel", "Hel", "error")
+    assert (reply.message.partial, reply.tool_calls) == (True, ())
+    assert reply.call.finish_reason == "error"
+    assert [(each.content, each.partial) for each in chats.store.messages("c", after=1)] == [("Hel", True)]
+    assert not chat.send("c", "Hi", idempotency_key="k").replayed
+    assert [each.status for each in chats.store.calls("c")] == ["error", "error"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [chunk("error")],
         {"error": ERROR},
         {"object": "error", **ERROR},
         {"detail": "Not found"},

@@ -81,7 +81,7 @@ class TestChatMessages:
         result = Message.tool("hi", tool_call_id="call_" + "x" * 99)
         assert O200K.count(result) == O200K.count(Message("tool", "hi"))
 
-    @pytest.mark.parametrize("key", ["refusal", "reasoning", "reasoning_content", "made_up"])
+    @pytest.mark.parametrize("key", ["refusal", "reasoning_details", "encrypted_thoughts"])
     def test_keys_that_bear_text_cost_it(self, key: str) -> None:
         message = Message(
             "assistant", None, payload={"role": "assistant", "content": None, key: "not a word"}

@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.chat_plans import Told, answer_of, settled, text_of, told, told_by
 from tokenmem import Message, Reply, errors
 from tokenmem.models import LLMCall
-from tokenmem.testing import Answer
+from tokenmem.testing import Answer, Failure
 from tokenmem.testing.replies import Reply as ScriptedReply
 
 
@@ -160,7 +160,9 @@ def _check_call(
         assert list(map(told, stored)) == told_by(planned.reply, planned.api)
         assert call.error is None
         return True
-    assert call.status == ("cancelled" if attempt.cancelled else "error"), (call, attempt)
+    is_refused = isinstance(planned.reply, Failure) and planned.reply.status == 400
+    failed = "refused" if is_refused else "error"
+    assert call.status == ("cancelled" if attempt.cancelled else failed), (call, attempt)
     assert call.error
     assert not call.error.startswith("not ended")
     _check_part(list(map(told, stored)), planned, attempt.delivered)

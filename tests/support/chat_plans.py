@@ -46,6 +46,7 @@ class Plans:
     def __init__(self) -> None:
         self._replies: dict[str, deque[Reply]] = {}
         self._asked: dict[str, threading.Event] = {}
+        self._refused: dict[str, Reply] = {}
         self._numbers = itertools.count(1)
 
     def plan(self, *replies: Reply) -> dict[str, str]:
@@ -57,7 +58,8 @@ class Plans:
 
     def left(self, header: dict[str, str]) -> int:
         """How many of the turn's replies have not been asked for."""
-        return len(self._replies[header[_HEADER]])
+        key = header[_HEADER]
+        return len(self._replies[key]) - (key in self._refused)
 
     def asked(self, header: dict[str, str]) -> threading.Event:
         """Is set when the turn's first request arrives."""
@@ -67,7 +69,11 @@ class Plans:
         """The server's script."""
         key = request.headers[_HEADER]
         self._asked[key].set()
-        return self._replies[key].popleft()
+        replies = self._replies[key]
+        refuses = isinstance(replies[0], Failure) and replies[0].status == 400
+        if refuses and len(replies) == 1:  # however often and in whatever form it is asked
+            return self._refused.setdefault(key, replies[0])
+        return replies.popleft()
 
 
 class Told(NamedTuple):

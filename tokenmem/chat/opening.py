@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 
-from tokenmem.chat.pricing import Prompt, prompt_of
+from tokenmem.chat.pricing import Prompt, PromptForm, prompt_of
+from tokenmem.chat.refusals import NOTHING_REFUSED, KnownRefusals, still_refused
 from tokenmem.chat.settings import Settings
 from tokenmem.edges import choose_start, newest_start, stepped_budget
 from tokenmem.errors import InvalidArgument, WindowTooSmall
@@ -19,6 +22,9 @@ from tokenmem.operations.window import EMPTY, nothing_fits
 
 _TRIES = 14
 """Windows that are tried where what is sent costs more than what is stored: a bisection of the limit."""
+
+_MARGIN = 16
+"""Tokens that what is asked may cost more as it is sent."""
 
 _FULL = 0.8
 """How full of the limit such a window must be to be taken at once."""
@@ -50,23 +56,6 @@ class JoinedRows:
         if stored is None or None in added:
             return None
         return [*stored, *(message for message in added if message is not None)]
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a call begins with.
-
-    Attributes:
-        window: what is sent besides instructions and tools.
-        prompt: what is sent of it.
-        token_counts: what each of the turn's new messages costs, in tokens.
-        extra: what is sent besides the window, in tokens.
-    """
-
-    window: Window
-    prompt: Prompt
-    token_counts: Sequence[int]
-    extra: int
 
 
 def stored_at(window: Window, moment: datetime) -> Window:
@@ -170,13 +159,62 @@ class Candidates:
         return nothing_fits(self.conversation_id, token_limit, self.loaded, self.messages, found)
 
 
-def find(candidates: Candidates, token_limit: int, counter: str) -> tuple[Window, Prompt]:
+def asked_of(candidates: Candidates) -> frozenset[int]:
+    """The positions of what a turn asks: its new messages, else what stands behind the model's last word."""
+    if candidates.new:
+        return frozenset(message.position for message in candidates.new)
+    newest = reversed(candidates.messages)
+    unanswered = takewhile(lambda each: each.role != "assistant" or each.partial, newest)
+    return frozenset(message.position for message in unanswered)
+
+
+def least_limit(candidates: Candidates) -> int:
+    """About what a window costs that holds what is asked and nothing else, in tokens."""
+    pinned = sum(message.token_count for message in candidates.loaded.pinned.messages())
+    asked = asked_of(candidates)
+    return pinned + sum(each.token_count for each in candidates.messages if each.position in asked) + _MARGIN
+
+
+def form_of(candidates: Candidates, known: KnownRefusals) -> PromptForm:
+    """How these messages become a prompt: without those that were refused, unless they are asked again."""
+    rules = candidates.settings.endpoint.rules
+    if not known.refused:
+        return PromptForm(rules)
+    messages = [*candidates.loaded.pinned.messages(), *candidates.messages]
+    return PromptForm(rules, still_refused(known, messages) - asked_of(candidates))
+
+
+def open_with(
+    candidates: Candidates, token_limit: int, counter: str, known: KnownRefusals
+) -> tuple[Window, Prompt, PromptForm]:
+    """The window that fits, by what is known of the endpoint and of the conversation's refusals.
+
+    Args:
+        candidates: the messages.
+        token_limit: what they may cost, in tokens; less, where so much was too long and less will do.
+        counter: the name of the counter that has counted them.
+        known: what the newest calls tell.
+
+    Raises:
+        As `find` does.
+    """
+    form = form_of(candidates, known)
+    limit = token_limit if known.token_limit is None else max(known.token_limit, least_limit(candidates))
+    while limit < token_limit:
+        with suppress(NothingFits, WindowTooSmall, InvalidArgument):
+            return *find(candidates, limit, counter, form), form
+        limit *= 2
+    return *find(candidates, token_limit, counter, form), form
+
+
+def find(candidates: Candidates, token_limit: int, counter: str, form: PromptForm) -> tuple[Window, Prompt]:
     """The window that fits as it will be sent: what closes an open call, or an image, may cost more.
 
     Args:
         candidates: the messages.
         token_limit: what they may cost, in tokens.
         counter: the name of the counter that has counted them.
+        form: how they become a prompt.
 
     Raises:
         NothingFits: no window fits by what its messages cost as they are stored.
@@ -189,7 +227,7 @@ def find(candidates: Candidates, token_limit: int, counter: str) -> tuple[Window
     for _ in range(_TRIES):
         try:
             window = candidates.window(limit)
-            prompt = prompt_of(candidates.settings, window, counter)
+            prompt = prompt_of(candidates.settings, window, counter, form)
         except (NothingFits, InvalidArgument):
             if limit == token_limit:
                 raise
@@ -216,3 +254,33 @@ def find(candidates: Candidates, token_limit: int, counter: str) -> tuple[Window
         detail=f"the messages from {position} on cost {cost} tokens as they are sent, "
         f"and the limit is {token_limit}; raise token_limit",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a call begins with.
+
+    Attributes:
+        window: what is sent besides instructions and tools.
+        prompt: what is sent of it.
+        token_counts: what each of the turn's new messages costs, in tokens.
+        extra: what is sent besides the window, in tokens.
+        token_limit: what the window may cost, in tokens.
+        candidates: the messages among which it begins.
+        form: how it becomes a prompt.
+        known: what the conversation's newest calls tell of refusals.
+    """
+
+    window: Window
+    prompt: Prompt
+    token_counts: Sequence[int]
+    extra: int
+    token_limit: int
+    candidates: Candidates
+    form: PromptForm
+    known: KnownRefusals = NOTHING_REFUSED
+
+    @property
+    def asked(self) -> frozenset[int]:
+        """The positions of what is asked, which is never left out."""
+        return asked_of(self.candidates)

@@ -16,7 +16,7 @@ first call that was open. (Only Chat Completions, given items of the Responses A
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tokenmem.messages.calls import (
@@ -51,6 +51,23 @@ def sendable(messages: Sequence[Message], no_result: NoResult) -> list[Message]:
     if any(message.kind != "message" for message in kept):
         kept = _with_results(kept, no_result)
     return _without_dangling(kept)
+
+
+def with_answers(messages: Sequence[Message], positions: Collection[int]) -> frozenset[int]:
+    """The positions of these messages, and of what the model said to those of the user's among them.
+
+    Args:
+        messages: a window's.
+        positions: where the messages are stored that are meant; others are not among the result.
+    """
+    found: set[int] = set()
+    answers = False
+    for message in messages:
+        if message.role == "user" and message.kind != "tool_result":
+            answers = message.position in positions and not message.pinned
+        if answers or message.position in positions:
+            found.add(message.position)
+    return frozenset(found)
 
 
 def unanswered(messages: Sequence[Message]) -> list[str]:

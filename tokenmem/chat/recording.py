@@ -8,9 +8,11 @@ from itertools import takewhile
 
 from tokenmem.chat.opening import JoinedRows, Opening
 from tokenmem.chat.prompt import changes_of
+from tokenmem.chat.refusals import refused_change
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.settings import Settings
 from tokenmem.messages.message import Message
+from tokenmem.messages.sequences import neighbours
 from tokenmem.messages.values import JSONObject, dump_json, load_json
 from tokenmem.models import LLMCall, Window, rows_of
 from tokenmem.operations.calls import UNFINISHED, StartedCall
@@ -21,6 +23,9 @@ _TOLD_AT_THE_END = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
     *("reply_position", "reply_messages", "latency_ms", "first_token_ms", "finish_reason", "request_id"),
 )
+BY_POSITION = operator.itemgetter("position")
+"""In what order changes are on record."""
+
 _IS_PINNED = operator.itemgetter(6)  # of a row of {message_columns}
 
 
@@ -119,11 +124,48 @@ def changes_in(opening: Opening, given: Sequence[Message], new: Sequence[Message
         new: as they are stored.
     """
     window, prepared = opening.window, opening.prompt.prepared
-    changes = changes_of(window.messages, prepared) if prepared is not None else []
+    changes = _made_of(opening, prepared) if prepared is not None else []
+    changes += _over_half(opening)
+    if opening.known.token_limit is not None and opening.known.token_limit < opening.token_limit:
+        limit = {"change": "too_long", "token_limit": opening.known.token_limit}
+        changes.append({"position": window.first_position, **limit})
+    perhaps = opening.known.perhaps - opening.prompt.left_out
+    changes += [
+        {"position": each, "change": "perhaps_refused"}
+        for each in perhaps
+        if window.first_position <= each <= window.last_position
+    ]
     if len(given) == len(new):
         pairs = enumerate(zip(given, new, strict=True), window.last_position - len(new) + 1)
-        changes += [
-            {"position": position, "change": "cut"} for position, (one, other) in pairs if one is not other
-        ]
-        changes.sort(key=operator.itemgetter("position"))
-    return changes
+        cut = {position for position, (one, other) in pairs if one is not other}
+        changes = [each for each in changes if each["position"] not in cut or each["change"] != "over_half"]
+        changes += [{"position": position, "change": "cut"} for position in cut]
+    return sorted(changes, key=BY_POSITION)
+
+
+def _made_of(opening: Opening, prepared: Sequence[Message]) -> list[JSONObject]:
+    """What was done to the window's messages."""
+    messages, prompt = opening.window.messages, opening.prompt
+    changes = changes_of(messages, prepared)
+    if opening.form.rules.alternates:
+        several = [group for group in neighbours([each.role for each in prepared]) if len(group) > 1]
+        joined = {prepared[place].position for group in several for place in group}
+        joined -= {0, *(change["position"] for change in changes)}
+        changes += [{"position": position, "change": "joined"} for position in joined]
+    if not prompt.left_out:
+        return changes
+    refused = {each.position: each for each in messages if each.position in opening.form.left_out}
+    return [
+        refused_change(refused[change["position"]]) if change["position"] in refused else change
+        for change in changes
+    ]
+
+
+def _over_half(opening: Opening) -> list[JSONObject]:
+    """The messages that take more than half of what a window may cost."""
+    candidates = opening.candidates
+    half = candidates.settings.window_limit / 2
+    if not candidates.settings.asks_again or all(tokens <= half for tokens in candidates.costs):
+        return []
+    sent = opening.window.messages
+    return [{"position": each.position, "change": "over_half"} for each in sent if each.token_count > half]

@@ -14,6 +14,7 @@ from tokenmem.chat.apis.completions import ChatCompletions
 from tokenmem.chat.apis.function import Function
 from tokenmem.chat.apis.interface import ModelAPI
 from tokenmem.chat.apis.responses import Responses
+from tokenmem.chat.endpoints import LearnedEndpoint, endpoint_of
 from tokenmem.chat.options import OptionCheck
 from tokenmem.chat.prompt import NO_RESULT
 from tokenmem.chat.structured import ResponseFormat, structured
@@ -65,7 +66,8 @@ class Settings:
         new_beside_limit: the limit is for what was said before; new messages come on top.
         by_bill: the limit is the model's bill, whatever counter a conversation has: its encoding is known.
         as_counted: what is sent costs what the counter says, whatever the model: it is one text.
-        refused: parameters that the server has refused.
+        endpoint: what is known of the endpoint, and learned of it.
+        asks_again: whether a request that the endpoint has refused is mended and sent again.
         check_options: raises where options of a turn are not what the API takes.
         options: those of every request.
         api_name: by what name the API is on record.
@@ -91,7 +93,8 @@ class Settings:
     new_beside_limit: bool = False
     by_bill: bool = True
     as_counted: bool = False
-    refused: set[str] = field(default_factory=set)
+    endpoint: LearnedEndpoint = field(default_factory=LearnedEndpoint)
+    asks_again: bool = True
     check_options: Callable[[Mapping[str, object]], None] = _take_any
     options: Mapping[str, object] = field(default_factory=dict)
     api_name: str | None = None
@@ -185,6 +188,7 @@ def settings_of(
         digest=prompt_digest(instructions, tools_json),
         cache_key=bool(prompt_cache_key) and api.takes_cache_key,
         by_bill=own is not None,
+        endpoint=endpoint_of(client, described, has_instructions=instructions is not None),
         check_options=check_options,
         options=dict(options),
         api_name=name_of(api),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tokenmem.chat.effects import Pause, TurnProcedure
-from tokenmem.chat.opening import Candidates, NothingFits, Opening, find, stored_at
+from tokenmem.chat.opening import Candidates, NothingFits, Opening, open_with, stored_at
 from tokenmem.chat.pricing import counts_apply
 from tokenmem.chat.recording import pending_call
+from tokenmem.chat.refusals import NOTHING_REFUSED, KnownRefusals, known_refusals
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.settings import Settings
 from tokenmem.counting.counters import DEFAULT_COUNTER, TokenCounter
@@ -42,6 +43,7 @@ class StartedTurn:
         window: the same as a window of stored messages.
         counter: what the conversation is counted by.
         record: what is on record of the call.
+        is_mended: whether something else was sent than what the call began with.
     """
 
     call: StartedCall
@@ -49,6 +51,15 @@ class StartedTurn:
     window: Window
     counter: TokenCounter
     record: PendingCall
+    is_mended: bool = False
+
+
+def with_opening(started: StartedTurn, opening: Opening) -> StartedTurn:
+    """The turn with what was sent in the end."""
+    if opening is started.opening:
+        return started
+    window = stored_at(opening.window, started.call.moment)
+    return replace(started, opening=opening, window=window, is_mended=True)
 
 
 class TurnStarter:
@@ -281,12 +292,21 @@ class TurnStarter:
         counts = count_each(counter, new)
         options = self.settings.option_tokens(request.options)
         candidates = self._candidates(request, found, new, counts)
-        window, prompt = find(candidates, self._limit(options, counts), counter.name)
+        known = self._known(found)
+        limit = self._limit(options, counts)
+        window, prompt, form = open_with(candidates, limit, counter.name, known)
         if request.check is not None and new:
             last_position, newest_reply = (found.last_position, found.newest_reply) if found else (0, 0)
             before = [message for message in window.messages if message.position <= last_position]
             request.check(before, newest_reply)
-        return Opening(window, prompt, counts, self.settings.extra + options)
+        extra = self.settings.extra + options
+        return Opening(window, prompt, counts, extra, limit, candidates, form, known)
+
+    def _known(self, found: Snapshot | None) -> KnownRefusals:
+        """What the newest calls tell of refusals."""
+        if found is None or not found.notes or not self.settings.asks_again:
+            return NOTHING_REFUSED
+        return known_refusals(found.notes, found.last_call, self.settings.model)
 
     def _candidates(
         self, request: TurnRequest, found: Snapshot | None, new: Sequence[Message], counts: Sequence[int]

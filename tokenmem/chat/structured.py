@@ -225,9 +225,9 @@ def _text_of(message: Mapping[str, object]) -> str:
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
     texts = (
-        part.get("text")
+        part.get("text") if isinstance(part, Mapping) else part
         for part in content
-        if isinstance(part, Mapping) and part.get("type") in ("text", "output_text")
+        if not isinstance(part, Mapping) or part.get("type") in (None, "text", "output_text")
     )
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -262,6 +262,8 @@ class ParsedText:
             return self._wanted.read(self._text)
         except ValidationError as error:
             problems = _problems(error, self._wanted.schema)
+        except Exception as error:  # whatever a validator of the class raises
+            problems = type(error).__name__
         # Out here nothing of pydantic's hangs on it, which quotes the reply.
         raise ModelError(
             f"the reply is no valid {self._wanted.model.__name__} ({problems}{self._stopped()}); "

@@ -253,7 +253,9 @@ def _arguments(call: ToolCall) -> Mapping[str, object] | str | None:
     if call.custom:
         return call.arguments
     try:
-        parsed = json.loads(call.arguments or "{}")
+        parsed = json.loads(call.arguments.strip() or "{}")
     except (ValueError, RecursionError):
         return None
+    if parsed is None:  # what some servers send for a tool without parameters
+        return {}
     return parsed if isinstance(parsed, dict) else None

@@ -7,18 +7,17 @@ statement stores its reply and ends the call. However the call ends, it is recor
 
 from __future__ import annotations
 
-import hashlib
 import re
 from asyncio import CancelledError
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from tokenmem.chat.apis.interface import ModelAPI, Response, Sent, StreamReader, answer_of
+from tokenmem.chat.apis.interface import ModelAPI, StreamReader, answer_of
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
+from tokenmem.chat.asking import Asked, ModelAsker
 from tokenmem.chat.effects import (
     END,
-    Ask,
     Close,
     KeepAlive,
     Next,
@@ -27,14 +26,14 @@ from tokenmem.chat.effects import (
     StreamLeft,
     TurnProcedure,
 )
+from tokenmem.chat.ending import outcome_of, told_of, with_large_reply
 from tokenmem.chat.recording import running_call
 from tokenmem.chat.requests import TurnRequest
-from tokenmem.chat.start import StartedTurn, TurnStarter
+from tokenmem.chat.start import StartedTurn, with_opening
 from tokenmem.chat.structured import with_parsed
 from tokenmem.errors import ConversationNotFound, DatabaseUnavailable, ModelError
 from tokenmem.execution.effects import Deliver, Write
 from tokenmem.messages.message import Message, as_sent
-from tokenmem.messages.values import JSONObject
 from tokenmem.models import Reply
 from tokenmem.operations import calls, end_call
 from tokenmem.operations.append import CounterMismatch, PendingAppend
@@ -59,7 +58,7 @@ class _Clock:
         return int((perf_counter() - self.started) * 1000)
 
 
-class Turns(TurnStarter):
+class Turns(ModelAsker):
     """The turns of one chat on one store."""
 
     def turn(self, request: TurnRequest) -> TurnProcedure[Reply]:
@@ -81,25 +80,28 @@ class Turns(TurnStarter):
         """Ask the model and record how that ends."""
         yield KeepAlive(self.procedures.write_of(calls.beat, request.conversation_id, started.call))
         clock = _Clock()
-        reader: StreamReader | None = None
-        response: Response = None
+        asked: Asked | None = None
         try:
-            response = yield from self._ask(self._parameters(request, started.opening.prompt.sent))
-            reader = self.settings.api.reader(response)
-            if reader is None:
-                answer = self.settings.api.read(response)
+            asked = yield from self.ask(request, started)
+            started = with_opening(started, asked.opening)
+            if asked.reader is None:
+                answer = asked.answer
             else:
                 opened = self._opened(request, started) if request.opens else None
-                answer = yield from _read_stream(response, reader, clock, opened)
+                answer = yield from _read_stream(asked, asked.reader, clock, opened)
             _check_answer(answer, self.settings.api)
             answer = answer.stored_by(self.procedures.unstorable)
         except BaseException as error:
+            reader = asked.reader if asked is not None else None
             part = _part_of(reader, error).stored_by(self.procedures.unstorable)
-            if reader is not None:
-                yield Close(response)
+            if asked is not None and reader is not None:
+                yield Close(asked.response)
             yield from self._record_failure(request, started, part, clock, error)
             raise
-        outcome = _outcome("ok", answer, clock)
+        told = _outcome("ok", answer, clock)
+        if answer.failure is not None:
+            told = replace(told, status="error", error=described(answer.failure))
+        outcome = outcome_of(self.settings, started, told)
         try:
             reply = yield from self._end(request, started, answer, outcome)
         except (DatabaseUnavailable, ConversationNotFound):
@@ -107,36 +109,13 @@ class Turns(TurnStarter):
         except Exception as error:  # a counter of the caller's, text that the database does not take
             yield from self._record_failure(request, started, replace(answer, messages=()), clock, error)
             raise
-        if reader is None:
+        if asked.reader is None:
             yield from _deliver_whole(request, reply)  # stored before: who leaves now has had all of it
         return reply
 
     @staticmethod
     def _opened(request: TurnRequest, started: StartedTurn) -> Opened:
         return Opened("", running_call(request.conversation_id, started.call, started.record))
-
-    def _parameters(self, request: TurnRequest, sent: Sequence[Sent]) -> JSONObject:
-        """The parameters of the request to the model."""
-        chosen = self.settings
-        head = {**chosen.head, **request.options}
-        if chosen.cache_key:
-            owner = self.procedures.scope.owner or ""
-            told = hashlib.sha256(f"{owner}\0{request.conversation_id}".encode()).hexdigest()
-            head.setdefault("prompt_cache_key", told[:32])
-        parameters = chosen.api.request(head, sent, request.stream)
-        return {name: value for name, value in parameters.items() if name not in chosen.refused}
-
-    def _ask(self, parameters: JSONObject) -> TurnProcedure[Response]:
-        """The model's response; without a parameter that the server does not know, where it says so."""
-        while True:
-            try:
-                return (yield Ask(parameters))
-            except Exception as error:
-                name = _refused(error, parameters, self.settings.api.optional)
-                if name is None:
-                    raise
-                self.settings.refused.add(name)
-                parameters = {key: value for key, value in parameters.items() if key != name}
 
     def _record_failure(
         self,
@@ -149,7 +128,13 @@ class Turns(TurnStarter):
         """Store what had arrived, and that the call failed or was cancelled; the error itself goes on."""
         status = "error" if isinstance(error, Exception) else "cancelled"
         request_id = part.request_id or request_id_of(error)
+        refusal = self.refusal(error, self._parameters(request, started.opening.prompt.sent))
         outcome = _outcome(status, replace(part, request_id=request_id), clock, described(error))
+        if refusal is not None:
+            outcome = replace(outcome, status="refused")
+        outcome = outcome_of(self.settings, started, outcome, refusal)
+        if refusal is not None and (told := told_of(refusal, outcome.changes)) is not None:
+            error.add_note(f"conversation {request.conversation_id!r}: {told}")
         try:
             try:
                 yield from self._end(request, started, part, outcome)
@@ -207,10 +192,11 @@ class Turns(TurnStarter):
             nonlocal counted
             counted = counts
             owner = self.procedures.scope.owner
+            told = with_large_reply(self.settings, started, outcome, counts)
             pending = PendingAppend(
                 request.conversation_id, messages, counts, name, owner=owner, must_exist=True
             )
-            return self.procedures.write_of(end_call.end, started.call, pending, outcome, part_of)
+            return self.procedures.write_of(end_call.end, started.call, pending, told, part_of)
 
         ended = yield from self.procedures.count_and_write(
             messages, started.counter, store, one_statement=True, is_repeatable=True
@@ -240,12 +226,12 @@ def _deliver_whole(request: TurnRequest, reply: Reply) -> TurnProcedure[None]:
 
 
 def _read_stream(
-    response: Response, reader: StreamReader, clock: _Clock, opened: Opened | None
+    asked: Asked, reader: StreamReader, clock: _Clock, opened: Opened | None
 ) -> TurnProcedure[Answer]:
     """Deliver a stream's text as it comes, and put its pieces together.
 
     Args:
-        response: the stream.
+        asked: the stream, of which the first event has been read.
         reader: reads its events.
         clock: since the request.
         opened: what is delivered when the first event has come, or None.
@@ -254,8 +240,10 @@ def _read_stream(
         ModelError: it ended before the model did.
     """
     delivered: list[str] = []
-    while (event := (yield Next(response))) is not END:
-        text = reader.feed(event)
+    if asked.error is not None:
+        raise asked.error
+    text = asked.text
+    while text is not None:
         if opened is not None:
             yield opened
             opened = None
@@ -263,6 +251,8 @@ def _read_stream(
             clock.first_token_ms = clock.now() if clock.first_token_ms is None else clock.first_token_ms
             delivered.append(text)
             yield Deliver(text)
+        event = yield Next(asked.response)
+        text = reader.feed(event) if event is not END else None
     answer = answer_of(reader)
     rest = _behind("".join(delivered), answer)
     if rest:  # what could not be told before the end: half of a character, a text that came otherwise
@@ -345,11 +335,3 @@ def described(error: BaseException) -> str:
         if isinstance(value, (int, str)) and _A_CODE.fullmatch(str(value)):
             told.append(str(value))
     return " ".join(told)
-
-
-def _refused(error: Exception, request: Mapping[str, object], optional: Mapping[str, str]) -> str | None:
-    """The parameter that the server refuses, of those that it need not know."""
-    if getattr(error, "status_code", None) not in (400, 422):
-        return None
-    told = f"{error} {getattr(error, 'body', '')}".lower()
-    return next((name for name, word in optional.items() if name in request and word in told), None)

@@ -12,7 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 
 from tokenmem.counting.media import CountText, _audio_part, _file_part, _image_part
+from tokenmem.messages.endpoint_rules import is_sent_of_reply
 from tokenmem.messages.items import is_item_without_role
+from tokenmem.messages.media_text import holds_media, without_media
 from tokenmem.messages.message import Message, is_opaque, is_role_and_content, provider_fields
 
 # OpenAI, "How to count tokens with tiktoken", cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken,
@@ -38,6 +40,8 @@ _FREE = frozenset(
         *("role", "type", "id", "index", "status", "object", "created", "phase"),
         *("tool_call_id", "call_id", "annotations", "logprobs"),
         *("cache_control", "prompt_cache_breakpoint"),
+        # Of a reply's, what servers want back beside its texts: signatures, and what only they can read.
+        *("signature", "thought_signature", "extra_content", "provider_specific_fields"),
     }
 )
 
@@ -52,7 +56,11 @@ def message_tokens(message: Message, count_text: CountText) -> int:
     sent = provider_fields(message)
     if is_item_without_role(sent):
         return total + _item(sent, count_text)
-    return total + sum(_key(key, value, count_text) for key, value in sent.items())
+    return total + sum(
+        _key(key, value, count_text)
+        for key, value in sent.items()
+        if message.role != "assistant" or is_sent_of_reply(key, sent)
+    )
 
 
 def _item(item: Mapping[str, object], count_text: CountText) -> int:
@@ -62,7 +70,7 @@ def _item(item: Mapping[str, object], count_text: CountText) -> int:
         return _call(item, count_text)
     ciphertext = item.get("encrypted_content")
     if kind == "reasoning" and isinstance(ciphertext, str):
-        return math.ceil(len(ciphertext) / _CIPHERTEXT_CHARACTERS)
+        return _ciphertext(ciphertext, count_text)
     return sum(_key(key, value, count_text) for key, value in item.items())
 
 
@@ -78,7 +86,7 @@ def _text(value: object, count_text: CountText) -> int:
 
 def _as_text(value: object) -> str:
     if isinstance(value, str):
-        return value
+        return without_media(value) if holds_media(value) else value
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError):  # not JSON, or a value that contains itself
@@ -122,7 +130,27 @@ def _call(call: object, count_text: CountText) -> int:
 
 def _text_part(part: Mapping[str, object], count_text: CountText) -> int | None:
     text = part.get("text", part.get("refusal"))
-    return count_text(text) if isinstance(text, str) else None
+    return _text(text, count_text) if isinstance(text, str) else None
+
+
+def _reasoning_details(value: object, count_text: CountText) -> int:
+    """Reasoning as OpenRouter or LiteLLM has it: what can be read as text, the rest as ciphertext."""
+    if not isinstance(value, list):
+        return _text(value, count_text)
+    return sum(_reasoning_detail(part, count_text) for part in value)
+
+
+def _reasoning_detail(part: object, count_text: CountText) -> int:
+    if not isinstance(part, Mapping):
+        return _text(part, count_text)
+    told = [part[key] for key in ("text", "summary", "thinking") if isinstance(part.get(key), str)]
+    return sum(count_text(text) for text in told) + _ciphertext(part.get("data"), count_text)
+
+
+def _ciphertext(value: object, count_text: CountText) -> int:
+    if not isinstance(value, str):
+        return 0 if value is None else _text(value, count_text)
+    return math.ceil(len(value) / _CIPHERTEXT_CHARACTERS)
 
 
 _PRICES: Mapping[str, Callable[[object, CountText], int]] = {
@@ -132,6 +160,9 @@ _PRICES: Mapping[str, Callable[[object, CountText], int]] = {
     "summary": _content,
     "tool_calls": _calls,
     "function_call": _call,
+    "reasoning_details": _reasoning_details,
+    "thinking_blocks": _reasoning_details,
+    "reasoning_opaque": _ciphertext,
 }
 
 # A part's price is None where the part is not what its type says.

@@ -111,6 +111,7 @@ class ChainTurn(ModelAPI):
             new_beside_limit=True,
             by_bill=False,
             as_counted=True,
+            asks_again=False,
         )
 
     def endpoint(self, client: LLM) -> Endpoint:

@@ -13,6 +13,10 @@ from tokenmem.messages.values import JSONObject, dump_json
 # What stands before the name of a function that is called without an id; no stored text has a NUL.
 _BY_NAME = "\0"
 
+# What the arguments are called where they stand in a call itself: by OpenAI, LangChain and Anthropic.
+_ARGUMENTS = ("arguments", "args", "input")
+_FLAT = frozenset({*_ARGUMENTS, "name", "function", "custom", "type", "call_id"})
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -52,7 +56,41 @@ def _payload(message: Message) -> JSONObject:
 def called_function(call: Mapping[str, object]) -> JSONObject:
     """The name and arguments of one of the `tool_calls` of a chat message, or the name and input."""
     called = call.get("function") or call.get("custom")
-    return called if isinstance(called, dict) else {}
+    if isinstance(called, dict):
+        return called
+    name = call.get("name") or called
+    given = next((call[key] for key in _ARGUMENTS if call.get(key) is not None), None)
+    if name is None and given is None:
+        return {}
+    flat: JSONObject = {} if name is None else {"name": name}
+    if given is not None:
+        is_custom = call.get("type") == "custom" and isinstance(given, str)
+        flat["input" if is_custom else "arguments"] = given
+    return flat
+
+
+def standard_call(call: JSONObject) -> JSONObject | None:
+    """A call as Chat Completions has it; None where nothing is called.
+
+    One that is that already is the same object. Others have the name and the arguments in the call itself,
+    as other frameworks write them, or an empty or another type.
+    """
+    given = call.get("type")
+    if isinstance(given, str) and given not in ("function", "custom") and isinstance(call.get(given), dict):
+        return call  # one of a kind that came after this was written
+    kind = "custom" if isinstance(call.get("custom"), dict) and not call.get("function") else "function"
+    if isinstance(call.get(kind), dict) and call[kind].get("name") is not None:
+        beside = call.keys() & {"name", *_ARGUMENTS}
+        if given in (None, kind) and not beside:
+            return call
+        return {**{key: value for key, value in call.items() if key not in beside}, "type": kind}
+    called = called_function(call)
+    if called.get("name") is None:
+        return None
+    kind = "custom" if "input" in called and "arguments" not in called else "function"
+    rest = {key: value for key, value in call.items() if key not in _FLAT}
+    call_id = call.get("id") or call.get("call_id")
+    return {**({} if call_id is None else {"id": call_id}), **rest, "type": kind, kind: called}
 
 
 def _tool_call(call_id: str, called: JSONObject) -> ToolCall:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tokenmem.messages.calls import output_item
+from tokenmem.messages.calls import output_item, standard_call
+from tokenmem.messages.endpoint_rules import LONGEST_CHAT_ID, LONGEST_ITEM_ID
 from tokenmem.messages.items import LOCAL_SHELL, NEED_NO_ID, is_item, item_type
 from tokenmem.messages.message import Message, text_of_parts
 from tokenmem.messages.text import says_in_parts
 from tokenmem.messages.values import JSONMapping, JSONObject, dump_json
 
 # What OpenAI's replies hold and its requests do not take (API reference, "Create chat completion").
-_ONLY_IN_REPLIES = frozenset({"annotations"})
+ONLY_IN_REPLIES = frozenset({"annotations"})
+
+_MEDIA = ("image_url", "input_audio", "file")
 
 
 def has_chat_form(message: Message) -> bool:
@@ -65,9 +68,14 @@ def _with_distinct_calls(sent: list[JSONObject]) -> list[JSONObject]:
 
 
 class _CallIds:
-    """Ids as they are sent: some servers give none, or the same to several calls."""
+    """Ids as they are sent: some servers give none, or the same to several calls.
 
-    def __init__(self) -> None:
+    Args:
+        longest: characters of an id that is made here.
+    """
+
+    def __init__(self, longest: int = LONGEST_CHAT_ID) -> None:
+        self._longest = longest
         self._used: set[str] = set()
         self._times: Counter[str] = Counter()
         self._waiting: dict[str, list[str]] = {}
@@ -78,7 +86,8 @@ class _CallIds:
         chosen = known
         while not chosen or chosen in self._used:
             self._times[known] += 1
-            chosen = f"{known}_{self._times[known] + 1}" if known else f"call_{self._times[known]}"
+            number = f"_{self._times[known] + 1}" if known else f"_{self._times[known]}"
+            chosen = (known or "call")[: self._longest - len(number)] + number
         self._used.add(chosen)
         self._waiting.setdefault(known, []).append(chosen)
         return chosen
@@ -94,6 +103,8 @@ def _as_chat_input(message: JSONObject) -> JSONObject:
     role, content = message["role"], message.get("content")
     if isinstance(content, list):
         content = [_chat_part(part, only_text=role != "user") for part in content]
+        if role == "assistant":
+            content = [_reply_part(part) for part in content]
     kept = {**message, "content": content} if "content" in message else dict(message)
     kept.pop("type", None)
     if role == "assistant":
@@ -108,7 +119,7 @@ def _as_reply(reply: JSONObject) -> JSONObject:
     kept = {
         key: value
         for key, value in reply.items()
-        if key == "content" or (value not in (None, [], {}) and key not in _ONLY_IN_REPLIES)
+        if key == "content" or (value not in (None, [], {}) and key not in ONLY_IN_REPLIES)
     }
     if kept.get("content") == []:
         kept["content"] = None
@@ -121,7 +132,7 @@ def _as_reply(reply: JSONObject) -> JSONObject:
 
 def _chat_call(call: JSONObject) -> JSONObject:
     """A call without its number, and with what some servers leave out."""
-    kept = {key: value for key, value in call.items() if key != "index"}
+    kept = {key: value for key, value in (standard_call(call) or call).items() if key != "index"}
     if not isinstance(kept.get("type"), str):
         kept["type"] = "custom" if isinstance(kept.get("custom"), dict) else "function"
     function = kept.get("function")
@@ -188,7 +199,7 @@ def _chat_part(part: str | JSONObject, *, only_text: bool) -> JSONObject:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     kind = part.get("type")
-    if kind in ("input_text", "output_text"):
+    if kind in ("input_text", "output_text") or (kind is None and isinstance(part.get("text"), str)):
         return {"type": "text", "text": part.get("text") or ""}
     if kind == "input_image":
         url = part.get("image_url")
@@ -204,10 +215,17 @@ def _chat_part(part: str | JSONObject, *, only_text: bool) -> JSONObject:
     return {"type": "text", "text": f"[{kind}: left out, as it cannot be sent here]"}
 
 
+def _reply_part(part: JSONObject) -> JSONObject:
+    """A part of a reply: a model may answer with media, which no API takes back."""
+    if part.get("type") in _MEDIA:
+        return {"type": "text", "text": f"[{part['type']}: left out, as it cannot be sent here]"}
+    return part
+
+
 def response_items(messages: Iterable[Message]) -> list[JSONObject]:
     """The messages as input items of the Responses API."""
     items: list[JSONObject] = []
-    ids = _CallIds()
+    ids = _CallIds(LONGEST_ITEM_ID)
     called: dict[object, str] = {}
     seen: set[str] = set()
     for message in messages:
@@ -271,7 +289,8 @@ def _message_items(message: JSONObject) -> Iterator[JSONObject]:
     content = _reply_content(message) if role == "assistant" else _input_content(content)
     if role != "assistant" or says_in_parts(content) or (content and isinstance(content, str)):
         yield {"role": role, "content": content, **_only(message, "phase")}
-    for call in message.get("tool_calls") or []:
+    for given in message.get("tool_calls") or []:
+        call = standard_call(given) or given
         if isinstance(custom := call.get("custom"), dict):
             made = {"input": "", **_only(custom, "name", "input")}
             yield {"type": "custom_tool_call", "call_id": call.get("id"), **made}
@@ -306,7 +325,7 @@ def _input_content(content: object) -> object:
 
 def _output_part(part: str | JSONObject) -> object:
     """A part of what the model has said."""
-    text = part if isinstance(part, str) else part.get("text") if part.get("type") == "text" else None
+    text = part if isinstance(part, str) else part.get("text") if part.get("type") in (None, "text") else None
     return {"type": "output_text", "text": text} if isinstance(text, str) else part
 
 

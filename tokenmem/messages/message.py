@@ -248,6 +248,13 @@ def is_role_and_content(message: Message) -> bool:
     return message.payload is None
 
 
+def is_text_alone(message: Message) -> bool:
+    """Whether it is a message that says a text and nothing else: no parts, no calls, no reasoning."""
+    if message.kind != "message":
+        return False
+    return message.payload is None or not isinstance(message.payload.get("content"), list)
+
+
 def provider_fields(message: Message) -> Mapping[str, object]:
     """The provider's message as `to_openai()` gives it, its values shared with the payload: for reading only.
 

@@ -65,7 +65,7 @@ def call_of(conversation_id: str, columns: Row) -> LLMCall:
     options, metadata, pinned, changes = loaded
     beside = [revision, api, token_limit, options, metadata, cache_write_tokens]
     values: list[Any] = [conversation_id, *told, utc(created_at), False, *beside]
-    values += [None if pinned is None else tuple(pinned), changes]
+    values += [None if pinned is None else tuple(pinned), changes or None]
     return LLMCall(*values)
 
 

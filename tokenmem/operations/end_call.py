@@ -21,7 +21,11 @@ class Outcome:
     """How a call ended; see LLMCall.
 
     Attributes:
-        changes: as JSON text, in place of what was put on record when the call began; None leaves that.
+        changes: as JSON text, in place of what was put on record when the call began; None leaves that. The
+            position "reply" stands for that of the reply's message number `reply_number`.
+        first_position: likewise, where what was sent begins.
+        window_tokens: likewise, what it costs by our count, in tokens.
+        reply_number: from 1; 0 where `changes` names none.
     """
 
     status: str
@@ -36,20 +40,25 @@ class Outcome:
     reasoning_tokens: int | None = None
     cache_write_tokens: int | None = None
     changes: str | None = None
+    first_position: int | None = None
+    window_tokens: int | None = None
+    reply_number: int = 0
 
 
 _OUTCOME = """status = :status, error = :error, finish_reason = :finish_reason, request_id = :request_id,
     latency_ms = :latency_ms, first_token_ms = :first_token_ms, input_tokens = :input_tokens,
     cached_tokens = :cached_tokens, output_tokens = :output_tokens, reasoning_tokens = :reasoning_tokens,
-    cache_write_tokens = :cache_write_tokens, changes = COALESCE(CAST(:changes AS {json}), changes),
-    alive_at = NULL"""
+    cache_write_tokens = :cache_write_tokens,
+    first_position = COALESCE(CAST(:first_position AS bigint), first_position),
+    window_tokens = COALESCE(CAST(:window_tokens AS bigint), window_tokens),
+    changes = COALESCE(CAST({changes} AS {json}), changes), alive_at = NULL"""
 _END = Statement(
     """
 UPDATE {llm_calls} SET {outcome}
 WHERE conversation_id = :id AND number = :number AND created_at = :begun AND alive_at IS NOT NULL
 RETURNING {returned_call_columns}
 """,
-    outcome=_OUTCOME,
+    outcome=with_pieces(_OUTCOME, changes=":changes"),
 )
 # PostgreSQL takes the call's row first: if somebody has ended it, nothing is stored.
 OPEN = """open AS (
@@ -58,6 +67,9 @@ OPEN = """open AS (
     FOR UPDATE
 ),"""
 TAKE_IF_OPEN = with_pieces(append.TAKE_EXISTING, condition="AND EXISTS (SELECT 1 FROM open)")
+# Where the reply is stored is known here.
+_WITH_REPLY = """replace(CAST(:changes AS text), '"reply"',
+        CAST(taken_position - :count + :reply_number AS text))"""
 _TAKE = with_pieces(append.TAKE_EXISTING, condition="")
 _END_WITH_REPLY = Change(
     "ended",
@@ -68,7 +80,7 @@ FROM taken
 WHERE l.conversation_id = :id AND l.number = :number AND l.created_at = :begun AND l.alive_at IS NOT NULL
 RETURNING {returned_call_columns}
 """,
-        outcome=_OUTCOME,
+        outcome=with_pieces(_OUTCOME, changes=_WITH_REPLY),
     ),
     answers=True,
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tokenmem.chat.apis.characters import GrowingText
-from tokenmem.chat.apis.choices import Choice, joined, numbered
-from tokenmem.chat.apis.failures import failure_in
+from tokenmem.chat.apis.choices import Choice, choices_of, joined, message_in, reason_in, says
+from tokenmem.chat.apis.failures import ends_in_error, failure_in, with_failure
 from tokenmem.chat.apis.forms import listed_calls
 from tokenmem.chat.apis.interface import Event
 from tokenmem.chat.apis.merging import merge, text_of_content
@@ -14,6 +14,7 @@ from tokenmem.chat.apis.repeated_calls import distinct_calls, is_whole_call
 from tokenmem.chat.apis.replies import Answer, plain
 from tokenmem.chat.apis.usage import Usage, larger, usage_of, usages_in
 from tokenmem.errors import ModelError
+from tokenmem.messages.calls import called_function
 from tokenmem.messages.unstorable import scrubbed
 from tokenmem.messages.values import JSONObject, JSONValue, as_json, can_be_stored
 
@@ -27,6 +28,7 @@ class CompletionReader:
         self._usage: Usage = {}
         self._text = GrowingText()
         self._failure: ModelError | None = None
+        self._ends_in_error = False
 
     def feed(self, chunk: Event) -> str:
         """Take a chunk in and return the text in it.
@@ -34,34 +36,40 @@ class CompletionReader:
         Raises:
             ModelError: the chunk, or the one before, says that the reply has failed.
         """
-        if self._failure is not None:
+        if self._failure is not None and not self._ends_in_error:
             raise self._failure
         body = plain(chunk)
         if not can_be_stored(body):
             body = as_json(body)
         if not isinstance(body, Mapping):
             return ""
-        choices = list(numbered(body.get("choices")))
+        choices = list(choices_of(body))
         told = (*usages_in(body), *(choice.get("usage") for _, choice in choices))
         self._usage = larger(self._usage, usage_of(*told))
         for number, choice in choices:
             self._take(number, choice)
         text = self._text.grow_to(text_of_content(self._choices[0].message.get("content")))
-        self._failure = failure_in(body)
-        if self._failure is not None and not text:
+        self._failure = self._failure or failure_in(body)
+        self._ends_in_error = self._ends_in_error or ends_in_error(body)
+        if self._failure is not None and not text and not self._ends_in_error:
             raise self._failure
         return text
 
     def _take(self, number: int, choice: Mapping[str, JSONValue]) -> None:
         known = self._choices.setdefault(number, Choice({}))
-        known.finish_reason = choice.get("finish_reason") or known.finish_reason
+        known.finish_reason = reason_in(choice) or known.finish_reason
         delta = choice.get("delta")
         if isinstance(delta, str):
             delta = {"content": delta}
-        if not delta and not known.message:  # a whole message in the place of its pieces
-            delta = message_in(choice)
         if isinstance(delta, Mapping):
             merge(known.message, delta)
+            known.has_deltas = known.has_deltas or says(delta)
+        rest = {name: value for name, value in choice.items() if name != "delta"}
+        whole = message_in(rest)  # in the place of the pieces, itself in pieces, or what they were once more
+        if whole is not None and known.has_deltas:
+            merge(known.message, {key: each for key, each in whole.items() if not known.message.get(key)})
+        elif whole is not None:
+            merge(known.message, whole)
 
     @property
     def complete(self) -> bool:
@@ -85,7 +93,7 @@ class CompletionReader:
             ModelError: the last chunk said that it has failed.
         """
         if self._failure is not None:
-            raise self._failure
+            return with_failure(self.part() if self._ends_in_error else Answer(), self._failure)
         reply = self._joined()
         reply.message.setdefault("content", None)
         return whole_answer(reply, self._usage, self.request_id)
@@ -110,19 +118,14 @@ def _without_numbers(message: JSONObject) -> JSONObject:
     plain_calls = [
         {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call
         for call in distinct_calls(calls)
+        if not (isinstance(call, dict) and _calls_nothing(call))
     ]
     return {**message, "tool_calls": plain_calls}
 
 
-def message_in(choice: Mapping[str, JSONValue]) -> JSONObject | None:
-    """The message of a choice that came whole, or as pieces come, or as its text alone."""
-    for name in ("message", "delta", "text"):
-        said = choice.get(name)
-        if isinstance(said, Mapping):
-            return dict(said)
-        if isinstance(said, str):
-            return {"content": said}
-    return None
+def _calls_nothing(call: JSONObject) -> bool:
+    """Whether a call is a number or an id alone, as some servers send behind the last."""
+    return call.keys() <= {"index", "id", "type", "function", "custom"} and not called_function(call)
 
 
 def whole_answer(reply: Choice, usage: Usage, request_id: str | None) -> Answer:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tokenmem.chat.apis.repeated_calls import without_repeated_calls
 from tokenmem.errors import InvalidMessage
+from tokenmem.messages.calls import standard_call
 from tokenmem.messages.message import MARKS, RAW, Message, text_of_parts
 from tokenmem.messages.parsing import Unstorable, parse_marked, parse_message
 from tokenmem.messages.unstorable import holds_unstorable, scrubbed, with_whole_characters
@@ -16,7 +17,7 @@ from tokenmem.messages.values import JSONObject, JSONValue, as_json, can_be_stor
 _NOTHING = object()
 """In the place of what a message cannot hold."""
 
-_OF_A_CALL = ("function", "custom", "name", "arguments", "id", "type")
+_OF_A_CALL = ("function", "custom", "name", "arguments", "args", "input", "id", "type")
 
 
 def stored_reply(reply: Mapping[str, object], unstorable: Unstorable) -> Message:
@@ -161,7 +162,11 @@ def _call(given: object) -> JSONObject | None:
         if made.get(name) is not None and (called := _called(made[name], made)) is not made[name]:
             changed[name] = called
     usable: JSONObject = {**made, **changed} if changed else made
-    return usable
+    standard = standard_call(usable)
+    if standard is None or standard is usable:
+        return standard
+    kind: str = standard["type"]
+    return {**standard, kind: _called(standard[kind], standard)}
 
 
 def _called(given: object, beside: Mapping[str, object]) -> JSONObject | None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 from tokenmem.callables import keyword_parameters
 from tokenmem.chat.apis.characters import WholeCharacters
+from tokenmem.chat.apis.completions import chat_fit
 from tokenmem.chat.apis.failures import code_of
 from tokenmem.chat.apis.interface import Client, Endpoint, ModelAPI, Response, StreamReader
 from tokenmem.chat.apis.replies import Answer, is_stream, plain
 from tokenmem.errors import ModelError
+from tokenmem.messages.endpoint_rules import EndpointRules
 from tokenmem.messages.message import Message
+from tokenmem.messages.sequences import joined
 from tokenmem.messages.values import JSONObject
 
 
@@ -33,6 +36,14 @@ class Function(ModelAPI):
     def accepted_options(self, client: Client) -> Collection[str] | None:
         """The function's parameters behind the first, which is the messages."""
         return keyword_parameters(client, but_first=1)
+
+    def fit(self, messages: Sequence[Message], rules: EndpointRules) -> list[Message]:
+        """Prepared messages as whatever the function asks may take them."""
+        return chat_fit(messages, rules)
+
+    def order(self, sent: Sequence[JSONObject], rules: EndpointRules) -> Sequence[JSONObject]:
+        """Neighbours of one role as one, where roles alternate."""
+        return joined(sent) if rules.alternates else sent
 
     def request(self, head: JSONObject, sent: Sequence[JSONObject], stream: bool) -> JSONObject:  # noqa: ARG002
         """The function's arguments, the same for streams: what it returns tells what it is."""

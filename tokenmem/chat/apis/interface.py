@@ -12,6 +12,7 @@ from tokenmem.chat.apis.replies import Answer
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.errors import InvalidArgument, ModelError
 from tokenmem.messages.conversions import chat_messages, chat_tool, has_chat_form
+from tokenmem.messages.endpoint_rules import EndpointRules
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject
 
@@ -170,9 +171,27 @@ class ModelAPI(Protocol):
         """
         return sendable(list(filter(has_chat_form, messages)), no_result)
 
+    def fit(self, messages: Sequence[Message], rules: EndpointRules) -> list[Message]:  # noqa: ARG002
+        """Prepared messages as the endpoint takes them; by default as they are.
+
+        Args:
+            messages: as `prepare` made them; those that need no change stay the same objects.
+            rules: what is known of the endpoint, by its host and by what it has refused.
+        """
+        return list(messages)
+
     def render(self, messages: Sequence[Message]) -> Sequence[Sent]:
         """Prepared messages in the form in which `request` gets them: by default OpenAI chat messages."""
         return chat_messages(messages)
+
+    def order(self, sent: Sequence[Sent], rules: EndpointRules) -> Sequence[Sent]:  # noqa: ARG002
+        """What `render` made in an order that the endpoint takes; by default as it is.
+
+        Args:
+            sent: as `render` made it.
+            rules: as for `fit`.
+        """
+        return sent
 
     def request(self, head: JSONObject, sent: Sequence[Sent], stream: bool) -> JSONObject:
         """The parameters of a request.

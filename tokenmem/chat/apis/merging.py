@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
-from tokenmem.chat.apis.repeated_calls import is_complete
+from tokenmem.chat.apis.repeated_calls import is_complete, is_placeholder
 from tokenmem.messages.calls import called_function
 from tokenmem.messages.message import text_of_parts
 from tokenmem.messages.values import JSONObject, JSONValue, json_text
@@ -108,6 +108,8 @@ def _content_part(part: JSONValue) -> JSONValue:
 
 def merge_list(key: str, whole: list[JSONValue], pieces: Sequence[JSONValue]) -> None:
     """Add pieces to the list that a message has under this key; some of them grow an item of it."""
+    if key == "tool_calls":
+        pieces = [piece for piece in pieces if piece != {}]
     if key == "content":
         pieces = list(map(_content_part, pieces))
     for number, piece in enumerate(pieces):
@@ -165,14 +167,14 @@ def _call_grown_by(whole: Sequence[JSONValue], piece: JSONObject) -> JSONObject 
     same, or tell pieces by the call's id.
     """
     index, items = piece.get("index"), [item for item in whole if isinstance(item, dict)]
+    if len(items) > 1 and items[-1].get("index") == index is not None:
+        items = items[-1:]  # most pieces belong to the newest call
     if index is not None:
         same = [item for item in items if item.get("index") == index]
-    elif not called_function(piece):
-        return None
     elif piece.get("id"):
         same = [item for item in items if item.get("id") == piece["id"]]
     else:
-        same = [] if called_function(piece).get("name") else items
+        same = [] if called_function(piece).get("name") or not called_function(piece) else items
     return same[-1] if same and not _is_another_call(same[-1], piece) else None
 
 
@@ -186,7 +188,26 @@ def _is_another_call(known: Mapping[str, object], piece: Mapping[str, object]) -
         return False
     if known.get("id") and piece.get("id") and known["id"] != piece["id"]:
         return True
-    return is_complete(before.get("arguments"))
+    if not (known.get("id") or piece.get("id")) and _are_whole_names(before, now):
+        return True
+    if known.get("id") and known["id"] == piece.get("id") and is_placeholder(before.get("arguments")):
+        return False
+    return _can_begin(now.get("arguments")) and is_complete(before.get("arguments"))
+
+
+def _are_whole_names(before: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    """Whether two names that come with arguments are two functions', not one name in pieces."""
+    if not ("arguments" in before and "arguments" in now):
+        return False
+    return not str(now["name"]).startswith(str(before["name"]))
+
+
+def _can_begin(arguments: object) -> bool:
+    """Whether a piece can be the beginning of a call's arguments: only then is the call before it looked at.
+
+    To parse a call's arguments at each of its pieces would take time in the square of their number.
+    """
+    return not isinstance(arguments, str) or not arguments.strip() or arguments.lstrip()[0] in "{["
 
 
 def text_of_content(content: object) -> str:

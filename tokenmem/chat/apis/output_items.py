@@ -30,7 +30,7 @@ def answer_of_body(body: JSONValue, request_id: str | None, *, ended: bool = Tru
         ModelError: it says that it has failed, or there is no reply in it.
     """
     given = body if isinstance(body, Mapping) else {}
-    items = output_of(given)
+    items = _with_own_call_ids(output_of(given))
     failure = failure_in_response(body)
     usage = usage_of(given.get("usage"))
     if failure is not None:
@@ -50,7 +50,7 @@ def answer_of_body(body: JSONValue, request_id: str | None, *, ended: bool = Tru
 def failure_in_response(body: object) -> ModelError | None:
     """The error in a response, or None."""
     failure = failure_in(body)
-    if failure is None and isinstance(body, Mapping) and body.get("status") == "failed":
+    if failure is None and isinstance(body, Mapping) and body.get("status") in ("failed", "cancelled"):
         return failed(None)
     return failure
 
@@ -82,6 +82,20 @@ def _distinct(items: Sequence[JSONValue]) -> list[JSONValue]:
             kept.append(item)
         seen.add(known)
     return kept
+
+
+def _with_own_call_ids(items: Sequence[JSONValue]) -> list[JSONValue]:
+    """The items, each call with an id of its own: results would answer the wrong one."""
+    seen: set[str] = set()
+    named: list[JSONValue] = []
+    for item in items:
+        if isinstance(item, Mapping) and item.get("type") in (*_CALLS,):
+            call_id = item.get("call_id")
+            if isinstance(call_id, str) and call_id in seen:
+                item = {**item, "call_id": made_call_id()}
+            seen |= {call_id} if isinstance(call_id, str) else set()
+        named.append(item)
+    return named
 
 
 def call_key(item: JSONValue) -> tuple[str, str, str] | None:

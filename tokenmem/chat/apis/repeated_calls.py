@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from tokenmem.messages.calls import called_function
 from tokenmem.messages.values import JSONObject, JSONValue
 
+_LOOKED_AT = 64
+"""Characters at the end of a call's arguments that tell whether they can be whole."""
+
 
 def without_repeated_calls(message: JSONObject) -> JSONObject:
     """The message without the calls that stand in it a second time."""
@@ -42,8 +45,7 @@ def _repeats(call: Mapping[str, object], known: JSONValue) -> bool:
     call_id, known_id, index = call.get("id"), known.get("id"), call.get("index")
     is_beside = index is not None and index == known.get("index")
     if call_id and call_id == known_id:
-        is_empty = is_beside and _is_empty(now.get("arguments"))
-        return is_empty or arguments_key(now) == arguments_key(before)
+        return _is_empty(now.get("arguments")) or arguments_key(now) == arguments_key(before)
     if call_id or not is_beside:  # in a stream, under the same number
         return False
     return _is_empty(now.get("arguments")) or bool(known_id and arguments_key(now) == arguments_key(before))
@@ -71,14 +73,19 @@ def _number(text: str) -> float:
 def _with_arguments_once(call: JSONObject) -> JSONObject:
     called = called_function(call)
     once = _said_once(called.get("arguments"))
+    name = next((name for name in ("function", "custom") if isinstance(call.get(name), dict)), None)
     if once is None:
         return call
-    name = "function" if call.get("function") else "custom"
+    if name is None:  # they stand in the call itself
+        return {**call, "arguments": once}
     return {**call, name: {**called, "arguments": once}}
 
 
 def _said_once(arguments: object) -> str | None:
-    """The first of several equal JSON objects one behind the other; None where it is something else."""
+    """The first of several equal JSON objects one behind the other; None where it is something else.
+
+    An empty one holds the place of the others: LiteLLM sends it when a call begins.
+    """
     if not isinstance(arguments, str) or not arguments.startswith("{") or is_complete(arguments):
         return None
     decoder, end, first = json.JSONDecoder(), 0, ""
@@ -88,18 +95,26 @@ def _said_once(arguments: object) -> str | None:
             start = end
             _, end = decoder.raw_decode(arguments, start)
             said = arguments[start:end]
-            first = first or said
-            keys.add(arguments_key({"arguments": said}))
+            first = said if not first or is_placeholder(first) else first
+            keys |= {arguments_key({"arguments": said})} if not is_placeholder(said) else set()
             end += len(arguments[end:]) - len(arguments[end:].lstrip())
     except (ValueError, RecursionError):
         return None
-    return first if len(keys) == 1 else None
+    return first if len(keys) <= 1 else None
+
+
+def is_placeholder(arguments: object) -> bool:
+    """Whether arguments are an empty object, which some servers send before the real ones."""
+    return arguments == {} or (isinstance(arguments, str) and arguments.strip() == "{}")
 
 
 def is_complete(arguments: object) -> bool:
     """Whether a call's arguments are JSON, so that nothing of them can be missing."""
     if isinstance(arguments, (dict, list)):
         return True
+    end = arguments[-_LOOKED_AT:].rstrip()[-1:] if isinstance(arguments, str) else ""
+    if isinstance(arguments, str) and arguments[:1] == "{" and end not in ("", "}"):
+        return False  # the most of what is under way, known without parsing it
     try:
         json.loads(arguments)  # type: ignore[arg-type]
     except (TypeError, ValueError, RecursionError):

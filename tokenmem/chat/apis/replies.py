@@ -27,6 +27,8 @@ class Answer:
         request_id: the provider's id of the request.
         exact: the messages with their texts escaped, for a store that keeps what databases cannot hold; empty
             where there is nothing of it.
+        failure: what the model's last word was, where that is an error: the call ends with the status
+            `error`, and the messages are the part that had arrived.
     """
 
     messages: Sequence[Message] = ()
@@ -35,6 +37,7 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     request_id: str | None = None
     exact: Sequence[Message] = ()
+    failure: Exception | None = None
 
     def stored_by(self, unstorable: Unstorable) -> Self:
         """The answer as a store keeps it that does this about characters that databases cannot hold."""

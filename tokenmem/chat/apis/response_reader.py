@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from tokenmem.chat.apis.characters import GrowingText
 from tokenmem.chat.apis.failures import failed, failure_in
@@ -13,10 +12,13 @@ from tokenmem.chat.apis.output_items import (
     failure_in_response,
     output_of,
     parsed_item,
+    stored_items,
+    text_of,
     text_of_item,
 )
 from tokenmem.chat.apis.repeated_calls import is_whole_call
 from tokenmem.chat.apis.replies import Answer, plain
+from tokenmem.chat.apis.streamed_item import StreamedItem, is_said
 from tokenmem.chat.apis.usage import Usage, larger, usage_of
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.message import Message
@@ -31,66 +33,9 @@ _GROWING = {
     "response.refusal": "refusal",
 }
 _TEXT = "response.output_text"
+_PARTS = ("response.content_part.added", "response.content_part.done")
 _ENDS = ("response.completed", "response.incomplete", "response.done")
-_FAILURES = ("error", "response.failed", "response.error")
-
-
-@dataclass(slots=True)
-class _Item:
-    """One item of the reply.
-
-    Attributes:
-        place: its number in the reply, where the server tells it.
-        begun: what it was when it began, and what has grown of it.
-        texts: the text of a message under way, by the numbers of its parts.
-        done: the whole item, once it has come.
-        said: the text of the whole item.
-    """
-
-    place: object = None
-    begun: JSONObject = field(default_factory=dict)
-    texts: dict[int, str] = field(default_factory=dict)
-    done: JSONObject | None = None
-    said: str = ""
-
-    @property
-    def text(self) -> str:
-        """What it says so far."""
-        return (
-            self.said if self.done is not None else "\n".join(map(self.texts.__getitem__, sorted(self.texts)))
-        )
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is under way and may say more."""
-        return self.done is None and self.begun.get("type", "message") == "message"
-
-    @property
-    def is_call(self) -> bool:
-        """Whether it is a call that somebody answers."""
-        known = self.done or self.begun
-        return "call_id" in known or known.get("type") in ("function_call", "custom_tool_call")
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is more to it, under way, than the text of a message."""
-        is_message = self.begun.get("type", "message") == "message"
-        return bool(self.begun.get("refusal")) or (bool(self.begun) and not is_message)
-
-    def closed(self) -> JSONObject:
-        """It as a whole item, where the server has not sent that."""
-        if self.done is not None:
-            return self.done
-        if self.begun.get("type", "message") != "message":
-            return self.begun
-        parts: list[JSONObject] = [
-            {"type": "output_text", "text": self.texts[number], "annotations": []}
-            for number in sorted(self.texts)
-        ]
-        if refusal := self.begun.get("refusal"):
-            parts.append({"type": "refusal", "refusal": refusal})
-        begun = {key: value for key, value in self.begun.items() if key != "refusal"}
-        return {**begun, "type": "message", "role": "assistant", "content": parts}
+_FAILURES = ("error", "response.failed", "response.error", "response.cancelled")
 
 
 class ResponseReader:
@@ -98,10 +43,11 @@ class ResponseReader:
 
     def __init__(self, request_id: str | None = None) -> None:
         self.request_id = request_id
-        self._items: list[_Item] = []
+        self._items: list[StreamedItem] = []
         self._response: JSONObject | None = None
         self._usage: Usage = {}
         self._text = GrowingText()
+        self._delivered: list[str] = []
 
     def feed(self, event: Event) -> str:
         """Take an event in and return the text in it.
@@ -123,7 +69,9 @@ class ResponseReader:
             self._response = dict(response)
         elif isinstance(kind, str):
             self._take(kind, body)
-        return self._text.grow_to(self._ready())
+        text = self._text.grow_to(self._ready())
+        self._delivered.append(text)
+        return text
 
     def _check(self, kind: object, body: Mapping[str, JSONValue], response: object) -> None:
         """Raise the error that an event tells of."""
@@ -142,47 +90,69 @@ class ResponseReader:
         if kind == "response.output_item.done" and isinstance(item, Mapping):
             self._finish(place, dict(item))
             return
+        if kind in _PARTS and is_said(body.get("part")):
+            number = body.get("content_index")
+            known = self._item(_TEXT, body)
+            if known.done is None:
+                known.begin_part(number if isinstance(number, int) else 0, body.get("part"))
+            return
         name, _, what = kind.rpartition(".")
         text = body.get("delta") if what == "delta" else body.get(_GROWING.get(name, "text"))
         if what in ("delta", "done") and isinstance(text, str) and (name == _TEXT or name in _GROWING):
             self._grow(name, body, text, is_whole=what == "done")
 
     def _grow(self, name: str, body: Mapping[str, JSONValue], text: str, *, is_whole: bool) -> None:
-        place = body.get("output_index")
-        item = next((each for each in reversed(self._items) if each.place == place), None)
-        if item is None or (item.done is not None and not is_whole):
-            item = self._new(place)
+        item = self._item(name, body)
         if item.done is not None:
-            return
+            if is_whole:
+                return
+            item = self._new(body.get("output_index"), body.get("item_id"))
         number = body.get("content_index")
-        key = number if isinstance(number, int) else 0
         if name == _TEXT:
-            item.texts[key] = text if is_whole else item.texts.get(key, "") + text
+            item.grow_part(number if isinstance(number, int) else 0, text, is_whole=is_whole)
         else:
-            known = item.begun.get(_GROWING[name])
-            item.begun[_GROWING[name]] = text if is_whole or not isinstance(known, str) else known + text
+            item.grow(_GROWING[name], text, is_whole=is_whole)
 
-    def _new(self, place: object) -> _Item:
-        self._items.append(_Item(place))
+    def _item(self, name: str, body: Mapping[str, JSONValue]) -> StreamedItem:
+        """The item that an event is of: one that it begins where it is of none so far."""
+        place, item_id = body.get("output_index"), body.get("item_id")
+        same = [each for each in self._same(place, item_id) if _can_be_of(each, name)]
+        return same[-1] if same else self._new(place, item_id)
+
+    def _same(self, place: object, item_id: object) -> list[StreamedItem]:
+        """The items that have this id, else this place: some servers have another id in each event."""
+        newest = self._items[-1] if self._items else None
+        if newest is not None and item_id and newest.name == item_id:
+            return [newest]
+        if item_id and (named := [each for each in self._items if each.name == item_id]):
+            return named
+        at_place = [each for each in self._items if each.place == place]
+        if place is None and item_id:
+            return [each for each in at_place if not each.name]
+        return at_place
+
+    def _new(self, place: object, item_id: object = None) -> StreamedItem:
+        self._items.append(StreamedItem(place, name=item_id))
         return self._items[-1]
 
     def _add(self, place: object, begun: JSONObject) -> None:
         """An item begins; its first pieces may have come before."""
-        known = next((each for each in self._items if each.place == place and not each.done), None)
+        same = self._same(place, begun.get("id"))
+        known = next((each for each in same if not each.done), None)
         if known is None or known.begun.get("type"):
             known = self._new(place)
-        known.begun = {**begun, **known.begun}
+        known.begin(begun)
 
     def _finish(self, place: object, done: JSONObject) -> None:
         """An item has come whole; the same one may come again."""
-        same = [each for each in self._items if each.place == place and _may_be(each, done)]
+        same = [each for each in self._same(place, done.get("id")) if _may_be(each, done)]
         item = next((each for each in same if each.done is None), None)
         if item is None:
             item = next((each for each in same if _identity(each.done) == _identity(done)), None)
-        item = item or self._new(place)
-        item.done, item.said = done, text_of_item(done)
+        item = item or self._new(place, done.get("id"))
+        item.finish(done)
 
-    def _ordered(self) -> list[_Item]:
+    def _ordered(self) -> list[StreamedItem]:
         """The items in the order of the reply."""
         last = len(self._items)
         return sorted(self._items, key=lambda each: each.place if isinstance(each.place, int) else last)
@@ -212,8 +182,14 @@ class ResponseReader:
     def answer(self) -> Answer:
         """The whole reply."""
         body: JSONObject = dict(self._response or {})
-        if not output_of(body):
-            body["output"] = [item.closed() for item in self._ordered()]
+        output, streamed = output_of(body), [item.closed() for item in self._ordered()]
+        told = text_of(stored_items(output, "refuse"))
+        if not output:
+            body["output"] = streamed
+        elif not told.startswith("".join(self._delivered)):  # what was delivered is the reply
+            rest = [item for item in output if not _is_among(item, streamed)]
+            thoughts = [item for item in rest if _type_of(item) == "reasoning"]
+            body["output"] = [*thoughts, *streamed, *(item for item in rest if item not in thoughts)]
         answer = answer_of_body(body, self.request_id, ended=self.complete)
         answer.usage.update(larger(self._usage, answer.usage))
         return answer
@@ -253,7 +229,7 @@ class ResponseReader:
         return stored
 
 
-def _under_way(items: list[_Item], text: str) -> JSONObject:
+def _under_way(items: list[StreamedItem], text: str) -> JSONObject:
     """The message whose text was coming."""
     known = next((item.begun for item in items if item.begun.get("type") == "message"), {})
     named = {"id": known["id"]} if isinstance(known.get("id"), str) else {}
@@ -261,7 +237,28 @@ def _under_way(items: list[_Item], text: str) -> JSONObject:
     return {"type": "message", **named, "role": "assistant", "status": "incomplete", "content": content}
 
 
-def _may_be(item: _Item, done: JSONObject) -> bool:
+def _can_be_of(item: StreamedItem, name: str) -> bool:
+    """Whether an event of this name can be of the item: a call and a message may have the same number."""
+    if name == _TEXT or _GROWING[name] == "refusal":
+        return not item.is_call and not ({"arguments", "input"} & item.begun.keys())
+    return item.begun.get("type") != "message" and not item.texts
+
+
+def _is_among(item: JSONValue, streamed: list[JSONObject]) -> bool:
+    """Whether an item of the whole response is one that was streamed; its messages are."""
+    if _type_of(item) in ("message", None):
+        return True
+    if not isinstance(item, Mapping):
+        return False
+    names = [name for name in ("id", "call_id") if item.get(name)]
+    return any(item == each or any(item[name] == each.get(name) for name in names) for each in streamed)
+
+
+def _type_of(item: JSONValue) -> object:
+    return item.get("type") if isinstance(item, Mapping) else None
+
+
+def _may_be(item: StreamedItem, done: JSONObject) -> bool:
     """Whether what has come of an item can be the beginning of this whole one."""
     known = item.done or item.begun
     return all(known[key] == done[key] for key in ("type", "id") if known.get(key) and done.get(key))
@@ -271,7 +268,7 @@ def _identity(item: JSONObject | None) -> tuple[JSONValue, ...]:
     return tuple((item or {}).get(key) for key in ("type", "id", "call_id"))
 
 
-def _is_whole(item: _Item) -> bool:
+def _is_whole(item: StreamedItem) -> bool:
     """Whether an item that has a call's id is a whole call: done, or with arguments that can be read."""
     if item.done is not None:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from tokenmem.callables import is_wrapped, keyword_parameters
 from tokenmem.chat.apis.event_text import is_text, parsed_text
@@ -13,6 +14,8 @@ from tokenmem.chat.apis.response_reader import ResponseReader
 from tokenmem.chat.prompt import NoResult, sendable
 from tokenmem.counting.model_rules import family_of
 from tokenmem.messages.conversions import has_item_form, response_items, response_tool
+from tokenmem.messages.endpoint_rules import LONGEST_ITEM_ID, EndpointRules
+from tokenmem.messages.fitting import fitted
 from tokenmem.messages.items import without_repeated_items
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import JSONObject
@@ -44,6 +47,12 @@ class Responses(ModelAPI):
     def prepare(self, messages: Sequence[Message], no_result: NoResult) -> list[Message]:
         """A window's messages as they can be sent."""
         return sendable(without_repeated_items(filter(has_item_form, messages)), no_result)
+
+    def fit(self, messages: Sequence[Message], rules: EndpointRules) -> list[Message]:
+        """Prepared messages as the endpoint takes them; its ids may be longer."""
+        longest = max(rules.longest_call_id, LONGEST_ITEM_ID)
+        rules = replace(rules, longest_call_id=longest)
+        return [fitted(message, rules) for message in messages]
 
     def tools(self, tools: Sequence[Mapping[str, object]]) -> list[JSONObject]:
         """The tools as this API describes them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
@@ -12,6 +13,7 @@ _TOLD = ("completion_tokens", "output_tokens")
 _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 # OpenAI bills none; servers in front of other providers tell them by either name, in either place.
 _CACHE_WRITES = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
+_A_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _REASONING = ("reasoning_tokens",)
 _DETAILS_OF_PROMPT = ("prompt_tokens_details", "input_tokens_details")
 _DETAILS_OF_REPLY = ("completion_tokens_details", "output_tokens_details")
@@ -53,12 +55,22 @@ def usage_of(*told: object) -> Usage:
 def _counts_of(usage: Mapping[str, object]) -> Usage:
     prompt = [*_details(usage, _DETAILS_OF_PROMPT), usage]
     reply = [*_details(usage, _DETAILS_OF_REPLY), usage]
+    cached = max(_counts(prompt, _CACHED), default=None)
+    writes = next(iter(_counts(prompt, _CACHE_WRITES)), None)
+    given = max(_counts([usage], _GIVEN), default=None)
+    told = max(_counts([usage], _TOLD), default=None)
+    reasoning = max(_counts(reply, _REASONING), default=None)
+    total = _count(usage.get("total_tokens"))
+    if given is not None and told is not None and reasoning and total == given + told + reasoning:
+        told += reasoning  # xAI counts it beside the reply
+    if given is not None and cached is not None and cached > given:
+        given += cached + (writes or 0)  # Anthropic counts what was not in a cache
     return {
-        "input_tokens": max(_counts([usage], _GIVEN), default=None),
-        "cached_tokens": max(_counts(prompt, _CACHED), default=None),
-        "cache_write_tokens": next(iter(_counts(prompt, _CACHE_WRITES)), None),
-        "output_tokens": max(_counts([usage], _TOLD), default=None),
-        "reasoning_tokens": max(_counts(reply, _REASONING), default=None),
+        "input_tokens": given,
+        "cached_tokens": cached,
+        "cache_write_tokens": writes,
+        "output_tokens": told,
+        "reasoning_tokens": reasoning,
     }
 
 
@@ -100,7 +112,9 @@ def _larger(one: object, other: object) -> int | None:
 
 
 def _count(value: object) -> int | None:
-    """A whole number that an integer column holds; some servers write it as 9.0."""
+    """A whole number that an integer column holds; some servers write it as 9.0 or "9"."""
+    if isinstance(value, str) and _A_NUMBER.fullmatch(value):
+        value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
