@@ -6,6 +6,7 @@
 It checks every prompt against the provider's rules, as the provider does (`problems_in`).
 """
 
+from tokenmem.testing.profiles import PROFILES, Profile
 from tokenmem.testing.replies import (
     Answer,
     Cut,
@@ -22,10 +23,12 @@ from tokenmem.testing.rules import problems_in
 from tokenmem.testing.server import ModelServer
 
 __all__ = [
+    "PROFILES",
     "Answer",
     "Cut",
     "Failure",
     "ModelServer",
+    "Profile",
     "RawReply",
     "Reply",
     "Request",

@@ -69,7 +69,7 @@ def _message(message: object, place: str, allow_keys: Collection[str]) -> Proble
             message["tool_call_id"], f"{place}.tool_call_id", longest=_LONGEST_CALL_ID, empty=False
         )
     if "tool_calls" in message and role == "assistant":
-        yield from _calls(message["tool_calls"], f"{place}.tool_calls")
+        yield from _calls(message["tool_calls"], f"{place}.tool_calls", allow_keys)
 
 
 def _content(role: str, message: JSONObject, place: str) -> Problems:
@@ -93,7 +93,7 @@ def _speaker(value: object, place: str) -> Problems:
         )
 
 
-def _calls(calls: object, place: str) -> Problems:
+def _calls(calls: object, place: str, allow_keys: Collection[str]) -> Problems:
     yield from filled(calls, place)
     seen: set[str] = set()
     for index, call in enumerate(calls if isinstance(calls, list) else []):
@@ -102,7 +102,7 @@ def _calls(calls: object, place: str) -> Problems:
         if kind not in ("function", "custom"):
             yield f"Invalid value for '{here}.type': {kind!r}. Supported values are: function, custom."
             continue
-        yield from keys(call, ("id", "type", kind), (), here)
+        yield from keys(call, ("id", "type", kind), allow_keys, here)
         yield from text(call.get("id"), f"{here}.id", longest=_LONGEST_CALL_ID, empty=False)
         if call.get("id") in seen:
             yield f"Duplicate value for '{here}.id': {call['id']!r}."

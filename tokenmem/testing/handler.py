@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(reply.status, reply.body)
         else:
             rendering = model.render(request, reply)
-            steps_of = steps_of_stream if body.get("stream") is True else steps_of_whole
+            steps_of = steps_of_stream if model.streams(request) else steps_of_whole
             self._perform(steps_of(reply, rendering, self._headers()))
 
     def _headers(self) -> dict[str, str]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from tokenmem.testing.chat import ChatCompletion, TextCompletion
 from tokenmem.testing.delivery import SpokenReply
 from tokenmem.testing.exchange import Exchange, Ids, Rendering
+from tokenmem.testing.profile_answers import Reshaped
+from tokenmem.testing.profiles import CHAT, Profile
 from tokenmem.testing.replies import (
     Answer,
     Cut,
@@ -46,6 +48,7 @@ class ScriptedModel:
         meter: counts the prompts.
         allow_keys: keys that no rule refuses.
         allow_items: types of items that no rule refuses.
+        profile: what kind of server it is.
 
     Attributes:
         problems: what was wrong with requests and with the script.
@@ -60,12 +63,17 @@ class ScriptedModel:
         meter: Meter,
         allow_keys: Collection[str],
         allow_items: Collection[str],
+        profile: Profile,
     ) -> None:
         self.problems: list[str] = []
         self.ids = Ids()
         self._strict = strict
         self._meter = meter
-        self._allowed = {"allow_keys": frozenset(allow_keys), "allow_items": frozenset(allow_items)}
+        self._allowed = {
+            "allow_keys": frozenset(allow_keys) | frozenset(profile.allow_keys),
+            "allow_items": frozenset(allow_items),
+        }
+        self._profile = profile
         self._requests: list[Request] = []
         self._open_streams = 0
         self._lock = threading.Lock()
@@ -105,6 +113,9 @@ class ScriptedModel:
                 self._requests.append(request)
             if found and self._strict:
                 return request, Failure(400, "invalid_request_error", found[0])
+            refused = self._profile.problem(path, body)
+            if refused is not None:
+                return request, Failure(self._profile.status, self._profile.code, refused)
             try:
                 reply = self._next_reply()
             except Exception:
@@ -130,7 +141,12 @@ class ScriptedModel:
             reasoning_tokens=text_tokens(answer.reasoning or ""),
             created=int(time.time()),
         )
-        return ENDPOINTS[request.path](exchange)
+        rendering = ENDPOINTS[request.path](exchange)
+        return Reshaped(rendering, self._profile.shape) if request.path == CHAT else rendering
+
+    def streams(self, request: Request) -> bool:
+        """Whether the answer comes as a stream."""
+        return (request.body.get("stream") is True) is not self._profile.swaps
 
     @contextmanager
     def responding(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Self
 from tokenmem.testing.handler import Handler
 from tokenmem.testing.listener import Listener
 from tokenmem.testing.model import ScriptedModel
+from tokenmem.testing.profiles import Profile, profile_named
 from tokenmem.testing.replies import Request, Script
 from tokenmem.testing.usage import Meter
 
@@ -26,6 +27,8 @@ class ModelServer:
         count: counts a prompt in tokens, in the server's threads; None for tokenmem's own counts.
         allow_keys: as for `problems_in`.
         allow_items: as for `problems_in`.
+        profile: what kind of server it is: one of PROFILES, or its name; None for OpenAI's. What only such a
+            server refuses is not among the problems.
 
     Attributes:
         problems: every breach of the provider's rules that was received, every request for which the
@@ -41,10 +44,16 @@ class ModelServer:
         count: Callable[[Request], int] | None = None,
         allow_keys: Collection[str] = (),
         allow_items: Collection[str] = (),
+        profile: Profile | str | None = None,
     ) -> None:
         meter = Meter(count, cache=cache)
         self._model = ScriptedModel(
-            script, strict=strict, meter=meter, allow_keys=allow_keys, allow_items=allow_items
+            script,
+            strict=strict,
+            meter=meter,
+            allow_keys=allow_keys,
+            allow_items=allow_items,
+            profile=profile_named(profile),
         )
         self.problems = self._model.problems
         self._listener: Listener | None = None
