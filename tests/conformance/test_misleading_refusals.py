@@ -1,6 +1,7 @@
 """Refusals that name something else than what they are about: the wrong message, an option, a length."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import openai
@@ -165,3 +166,24 @@ def test_an_unnamed_refusal_is_known_behind_other_failures(chats: Chats, server:
             chat.send("c")
     server.reply_with(refusing("Bad Request"))
     assert chat.send("c", "Never mind.").text == "Fine."
+
+
+def test_a_rule_and_a_message_in_one_turn(chats: Chats, server: ModelServer) -> None:
+    """The server wants roles to alternate, and refuses a picture without a word."""
+
+    def answer(request: Request) -> Reply:
+        roles = [each["role"] for each in request.body["messages"]]
+        if any(one == other for one, other in pairwise(roles)):
+            return Failure(400, None, "Conversation roles must alternate user/assistant/user/assistant/...")
+        return Failure(400, None, "Bad Request") if "BAD" in sent(request) else Answer("Fine.")
+
+    server.reply_with(answer)
+    chats.store.append("c", [Message.user("One."), Message.user("Two."), Message.assistant("Three.")])
+    chat = chats.open()
+    with pytest.raises(openai.BadRequestError):
+        chat.send("c", BAD)
+    assert chat.send("c", "Never mind.").text == "Fine."
+    assert "One." in sent(server.requests[-1])
+    asked = len(server.requests)
+    assert chat.send("c", "And?").text == "Fine."
+    assert len(server.requests) == asked + 1

@@ -44,6 +44,7 @@ class Recovery:
         self._counter = counter
         self._opening = opening
         self._first = opening
+        self._form = opening.form
         self._was_refused = opening.known.leaves_out
         self._sent = [opening.prompt.sent]
         self._named = 0
@@ -52,7 +53,7 @@ class Recovery:
     @property
     def is_strict(self) -> bool:
         """Whether what was sent last is in the strictest form, of which no refusal has taught."""
-        return self._opening.form.rules == strictest(self._first.form.rules) != self._first.form.rules
+        return self._opening.form.rules == strictest(self._form.rules) != self._form.rules
 
     def next(self, refusal: Refusal) -> Opening | None:
         """What to send now; None where there is nothing left to try.
@@ -77,12 +78,16 @@ class Recovery:
 
     def _learned(self, refusal: Refusal) -> Opening | None:
         """The same messages by what the refusal teaches."""
-        form = self._opening.form
-        rules = learned_rules(refusal.told, self._opening.prompt.sent, form.rules)
-        return None if rules is None else self._made(replace(form, rules=rules))
+        sent, form = self._opening.prompt.sent, self._opening.form
+        rules = learned_rules(refusal.told, sent, form.rules)
+        made = None if rules is None else self._made(replace(form, rules=rules))
+        if made is not None:  # and so whatever is left out from now on
+            known = learned_rules(refusal.told, sent, self._form.rules)
+            self._form = self._form if known is None else replace(self._form, rules=known)
+        return made
 
     def _strict(self) -> PromptForm:
-        return replace(self._first.form, rules=strictest(self._first.form.rules))
+        return replace(self._form, rules=strictest(self._form.rules))
 
     def _without_named(self, refusal: Refusal) -> Opening | None:
         """The messages without the one that the refusal names."""
@@ -119,7 +124,7 @@ class Recovery:
         yield self._made(replace(self._strict(), left_out=opening.form.left_out | everything))
 
     def _without(self, messages: Iterable[Message]) -> Opening | None:
-        form = self._first.form
+        form = self._form
         left_out = form.left_out | {each.position for each in messages}
         return self._made(replace(form, left_out=left_out))
 
@@ -127,11 +132,11 @@ class Recovery:
         """The newest messages that cost no more than this, in tokens."""
         first = self._first
         try:
-            window, prompt = find(first.candidates, limit, self._counter, first.form)
+            window, prompt = find(first.candidates, limit, self._counter, self._form)
         except (NothingFits, WindowTooSmall, InvalidArgument):
             return None
         known = replace(first.known, token_limit=limit)
-        return self._accepted(replace(first, window=window, prompt=prompt, known=known))
+        return self._accepted(replace(first, window=window, prompt=prompt, form=self._form, known=known))
 
     def _made(self, form: PromptForm) -> Opening | None:
         """An opening of this form; None where it would be what was sent before, or nothing."""
