@@ -165,7 +165,7 @@ def test_odd_texts(text: str) -> None:
             parsed()
 
 
-def test_what_is_wrong_in_a_validator_of_the_callers_own_is_told_as_it_is() -> None:
+def test_what_is_wrong_in_a_validator_of_the_callers_own_is_told_by_its_name() -> None:
     class Broken(BaseModel):
         city: str
 
@@ -176,7 +176,7 @@ def test_what_is_wrong_in_a_validator_of_the_callers_own_is_told_as_it_is() -> N
             return known[value]
 
     parsed = ParsedText(format_of(Broken, "response_format"), '{"city": "Turin"}', "stop")
-    with pytest.raises(KeyError):
+    with pytest.raises(ModelError, match=r"Broken \(KeyError\)"):
         parsed()
 
 

@@ -73,7 +73,8 @@ def test_changes_at_the_end_stand_in_place_of_those_at_the_beginning(
     outcome = Outcome("refused", "BadRequestError 400", latency_ms=5, changes=as_text(ENDED[ended]))
     messages = [Message.assistant("4 tokens")] * reply
     told = call.end(outcome, messages, part_of="k2" if reply else None)
-    assert told.changes == (BEGUN[begun] if ENDED[ended] is None else ENDED[ended])
+    changed = BEGUN[begun] if ENDED[ended] is None else ENDED[ended]
+    assert told.changes == (changed or None), "nothing is told as None"
     assert (told.status, told.error, told.latency_ms) == ("refused", "BadRequestError 400", 5)
     assert told.reply_position == (4 if reply else None)
     assert store.calls("c") == [told]

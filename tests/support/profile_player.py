@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 
-from tests.support.chat_plans import settled
+from tests.support.chat_plans import pieces_of, settled
 from tokenmem import AsyncChat, Chat, Message, errors
 from tokenmem.testing import Answer, Profile
 from tokenmem.testing.profile_refusals import FORBIDDEN
@@ -149,7 +149,7 @@ class ProfilePlayer:
             if how == "open":
                 source = await settled(self.chat.open(self.id, message))
             reply = None
-            async for piece in _pieces(source):
+            async for piece in pieces_of(source):
                 if isinstance(piece, str):
                     piece.encode()
                     pieces.append(piece)
@@ -165,15 +165,6 @@ class ProfilePlayer:
             return (await settled(self.store.conversation(self.id))).last_position
         except errors.ConversationNotFound:
             return 0
-
-
-async def _pieces(source: Any) -> Any:
-    if hasattr(source, "__aiter__"):
-        async for piece in source:
-            yield piece
-    else:
-        for piece in source:
-            yield piece
 
 
 def conversations(profile: Profile) -> Iterator[str]:

@@ -158,7 +158,7 @@ def forbidden_by_index(messages: Sequence[JSONObject], body: JSONObject) -> str 
     return f"Invalid '{name}[{found[0]}].content': it does not represent a valid image." if found else None
 
 
-def forbidden_newest(messages: Sequence[JSONObject], body: JSONObject) -> str | None:  # noqa: ARG001
+def forbidden_by_filter(messages: Sequence[JSONObject], body: JSONObject) -> str | None:  # noqa: ARG001
     """Azure's words."""
     if _forbidden(messages):
         return "The response was filtered due to the prompt triggering the content management policy."

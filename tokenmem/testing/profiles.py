@@ -167,10 +167,10 @@ _REFUSING = (
     ),
     Profile(
         "content filter",
-        "refuses a request for what the newest message says",
-        "later prompts leave that out",
+        "refuses a request for what is said in it, by a filter",
+        "later prompts leave out what was newest then",
         "Azure, Qwen",
-        refusals.forbidden_newest,
+        refusals.forbidden_by_filter,
         code="content_filter",
         paths=_BOTH,
     ),
