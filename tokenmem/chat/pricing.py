@@ -12,7 +12,7 @@ from tokenmem.chat.settings import Settings
 from tokenmem.counting.model_rules import difference, saved_by_instructions
 from tokenmem.errors import InvalidArgument
 from tokenmem.messages.endpoint_rules import EndpointRules
-from tokenmem.messages.media_text import holds_media
+from tokenmem.messages.media_text import hold_media
 from tokenmem.messages.message import Message
 from tokenmem.messages.values import load_json
 from tokenmem.models import Window
@@ -93,7 +93,7 @@ def _whole(settings: Settings, window: Window, counter: str, form: PromptForm) -
     api, model = settings.api, settings.model
     own = counts_apply(settings, counter)
     plain = window.plain() if own and api.takes_plain and form.takes_plain else None
-    if plain and not any(holds_media(message["content"]) for message in plain):
+    if plain and not hold_media([message["content"] for message in plain]):
         # most conversations: no Message need be made
         replies = sum(1 for message in plain if message["role"] == "assistant")
         return Prompt(plain, window.token_count + replies * difference(model, _A_REPLY))

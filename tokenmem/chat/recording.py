@@ -165,7 +165,7 @@ def _over_half(opening: Opening) -> list[JSONObject]:
     """The messages that take more than half of what a window may cost."""
     candidates = opening.candidates
     half = candidates.settings.window_limit / 2
-    if not candidates.settings.asks_again or all(tokens <= half for tokens in candidates.costs):
+    if not candidates.settings.asks_again or max(candidates.costs, default=0) <= half:
         return []
     sent = opening.window.messages
     return [{"position": each.position, "change": "over_half"} for each in sent if each.token_count > half]

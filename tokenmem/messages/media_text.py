@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+_SHORTEST = 2000
+"""Characters of media as base64, at least."""
 
 # RFC 2397. What is shorter is an icon, or an example that somebody asks about.
 _MEDIA = re.compile(
@@ -13,7 +17,12 @@ _MEDIA = re.compile(
 
 def holds_media(text: str) -> bool:
     """Whether a text may hold media: a quick look."""
-    return len(text) > 2000 and ";base64," in text and _MEDIA.search(text) is not None
+    return len(text) > _SHORTEST and ";base64," in text and _MEDIA.search(text) is not None
+
+
+def hold_media(texts: Sequence[str]) -> bool:
+    """Whether any of the texts may hold media; for a window's, of which hardly one is long enough."""
+    return max(map(len, texts), default=0) > _SHORTEST and any(map(holds_media, texts))
 
 
 def without_media(text: str) -> str:
