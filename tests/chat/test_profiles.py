@@ -13,14 +13,14 @@ import openai
 import pytest
 
 from tests.support.in_process_client import client_of
-from tests.support.profile_player import ProfilePlayer, conversations
+from tests.support.profile_player import ProfilePlayer, apis_of
 from tests.support.stores import Stores
 from tokenmem.testing import PROFILES, Answer, ModelServer
 from tokenmem.testing.replies import Request
 
 CONVERSATIONS = int(os.environ.get("TOKENMEM_TEST_PROFILE_CONVERSATIONS", "100"))  # in each of two variants
 RESULTS = os.environ.get("TOKENMEM_TEST_PROFILE_RESULTS")  # where scripts/servers reads what they came to
-TABLE = [(name, api) for name, profile in PROFILES.items() for api in conversations(profile)]
+TABLE = [(name, api) for name, profile in PROFILES.items() for api in apis_of(profile)]
 _HEADER = "x-conversation"
 
 

@@ -233,9 +233,9 @@ def test_of_each_position_the_newest_word_holds() -> None:
     known = known_refusals(notes, 3, "m")
     assert known.refused == {1: "cd"}
     assert not known.perhaps
-    assert not known.leaves_out
-    assert known_refusals([*notes, note(4, "refused")], 4, "m").leaves_out
-    assert not known_refusals([*notes, note(4, "refused")], 5, "m").leaves_out
+    assert not known.may_be_blocked
+    assert known_refusals([*notes, note(4, "refused")], 4, "m").may_be_blocked
+    assert not known_refusals([*notes, note(4, "refused")], 5, "m").may_be_blocked
     assert known_refusals([*notes, note(4, "ok", change(1, "accepted"))], 4, "m").refused == {}
 
 

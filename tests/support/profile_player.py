@@ -167,7 +167,7 @@ class ProfilePlayer:
             return 0
 
 
-def conversations(profile: Profile) -> Iterator[str]:
+def apis_of(profile: Profile) -> Iterator[str]:
     """Which APIs a profile is for."""
     yield "chat"
     if "/v1/responses" in profile.paths:

@@ -12,7 +12,7 @@ from tokenmem.chat.apis.replies import Answer
 from tokenmem.chat.effects import END, Ask, Close, Next, TurnProcedure
 from tokenmem.chat.opening import Opening
 from tokenmem.chat.recovery import Recovery
-from tokenmem.chat.refusals import Refusal, refusal_of
+from tokenmem.chat.refusals import Refusal, refusal_of, told_by
 from tokenmem.chat.requests import TurnRequest
 from tokenmem.chat.start import StartedTurn, TurnStarter
 from tokenmem.messages.values import JSONObject
@@ -141,7 +141,7 @@ def _refused_parameter(
     """The parameter that the server refuses, of those that it need not know."""
     if getattr(error, "status_code", None) not in (400, 422):
         return None
-    told = f"{error} {getattr(error, 'body', '')}".lower()
+    told = told_by(error)
     if _OF_AN_ITEM.search(told):
         return None
     return next((name for name, word in optional.items() if name in request and word in told), None)

@@ -45,7 +45,7 @@ class Recovery:
         self._opening = opening
         self._first = opening
         self._form = opening.form
-        self._was_refused = opening.known.leaves_out
+        self._was_refused = opening.known.may_be_blocked
         self._sent = [opening.prompt.sent]
         self._named = 0
         self._steps: Iterator[Opening | None] | None = None
@@ -101,8 +101,8 @@ class Recovery:
 
     def _without_suspects(self, refusal: Refusal) -> Iterator[Opening | None]:
         """Openings that leave out more and more, what is asked never."""
-        opening = self._first
-        others = [each for each in opening.window.messages if each.position not in opening.asked]
+        opening, asked = self._first, self._first.asked
+        others = [each for each in opening.window.messages if each.position not in asked]
         suspects = [each for each in others if each.position in opening.known.perhaps]
         odd = [each for each in others if not is_text_alone(each)]
         odd_suspects = [each for each in suspects if each in odd]
@@ -136,7 +136,7 @@ class Recovery:
         except (NothingFits, WindowTooSmall, InvalidArgument):
             return None
         known = replace(first.known, token_limit=limit)
-        return self._accepted(replace(first, window=window, prompt=prompt, form=self._form, known=known))
+        return self._if_new(replace(first, window=window, prompt=prompt, form=self._form, known=known))
 
     def _made(self, form: PromptForm) -> Opening | None:
         """An opening of this form; None where it would be what was sent before, or nothing."""
@@ -147,9 +147,10 @@ class Recovery:
             return None
         if prompt.token_count > opening.token_limit:
             return None
-        return self._accepted(replace(opening, prompt=prompt, form=form))
+        return self._if_new(replace(opening, prompt=prompt, form=form))
 
-    def _accepted(self, opening: Opening) -> Opening | None:
+    def _if_new(self, opening: Opening) -> Opening | None:
+        """The opening, to be sent now; None where the same was sent before."""
         if opening.prompt.sent in self._sent:
             return None
         self._sent.append(opening.prompt.sent)

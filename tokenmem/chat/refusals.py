@@ -81,7 +81,7 @@ def refusal_of(error: BaseException, request: JSONMapping) -> Refusal | None:
     status = _status(error, body)
     if status not in REFUSING:
         return None
-    told = f"{error} {body if body is not None else ''} {_text_of_response(error)}".lower()
+    told = told_by(error)
     parameter = _named_parameter(error, body)
     if parameter in request and parameter not in _PROMPT:
         return Refusal("request", told, is_sure=True)
@@ -95,6 +95,12 @@ def refusal_of(error: BaseException, request: JSONMapping) -> Refusal | None:
     if status == _TOO_LARGE:
         return Refusal("too_long", told, is_large=True)
     return Refusal("filter" if _FILTER.search(told) else "unknown", told)
+
+
+def told_by(error: BaseException) -> str:
+    """All that an error says, in lower case."""
+    body = getattr(error, "body", None)
+    return f"{error} {body if body is not None else ''} {_text_of_response(error)}".lower()
 
 
 def _status(error: BaseException, body: object) -> int | None:
@@ -158,7 +164,7 @@ class KnownRefusals:
     last_was_refused: bool = False
 
     @property
-    def leaves_out(self) -> bool:
+    def may_be_blocked(self) -> bool:
         """Whether a request that is refused is asked again without what may be why."""
         return self.last_was_refused or bool(self.perhaps)
 

@@ -7,12 +7,12 @@ statement stores its reply and ends the call. However the call ends, it is recor
 
 from __future__ import annotations
 
-import re
 from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
+from tokenmem.chat.apis.failures import is_code
 from tokenmem.chat.apis.interface import ModelAPI, StreamReader, answer_of
 from tokenmem.chat.apis.replies import Answer, main_message, request_id_of, tool_calls_of
 from tokenmem.chat.asking import Asked, ModelAsker
@@ -42,9 +42,6 @@ from tokenmem.operations.end_call import EndedCall, Outcome
 
 _RETRIES = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds between tries to store a reply while the database cannot be reached: a failover takes as long."""
-
-_A_CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
-"""What a provider's code looks like; a sentence may repeat the prompt."""
 
 
 @dataclass(slots=True)
@@ -332,6 +329,6 @@ def described(error: BaseException) -> str:
     told = [type(error).__name__]
     for name in ("status_code", "code"):
         value = getattr(error, name, None)
-        if isinstance(value, (int, str)) and _A_CODE.fullmatch(str(value)):
+        if is_code(value):
             told.append(str(value))
     return " ".join(told)

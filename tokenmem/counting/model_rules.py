@@ -26,7 +26,7 @@ from tokenmem.counting.media import IMAGE_TILES, image_of, image_tiles
 from tokenmem.counting.message_costs import PER_CALL, PER_SEVERAL_CALLS
 from tokenmem.counting.tool_schemas import rendered_functions
 from tokenmem.messages.items import is_item_without_role
-from tokenmem.messages.message import Message, is_role_and_content, provider_fields
+from tokenmem.messages.message import Message, is_role_and_content, is_text_part, provider_fields
 from tokenmem.messages.parsing import MessageLike, parse_messages
 from tokenmem.messages.values import JSONMapping, JSONValue
 
@@ -319,7 +319,7 @@ def _parts_correction(family: ModelFamily, parts: Sequence[JSONValue]) -> int:
     """Images by the family's formula, and neighbouring texts as one: they are billed without a border."""
     total = 0
     counter = TiktokenCounter(family.encoding)
-    for is_text, group in groupby(parts, _is_text):
+    for is_text, group in groupby(parts, is_text_part):
         run = list(group)
         if is_text and len(run) > 1:
             texts = [part["text"] for part in run]
@@ -327,11 +327,6 @@ def _parts_correction(family: ModelFamily, parts: Sequence[JSONValue]) -> int:
         elif not is_text:
             total += sum(_image_correction(family, part) for part in run)
     return total
-
-
-def _is_text(part: object) -> bool:
-    types = ("text", "input_text", "output_text")
-    return isinstance(part, Mapping) and part.get("type") in types and isinstance(part.get("text"), str)
 
 
 def _image_correction(family: ModelFamily, part: object) -> int:

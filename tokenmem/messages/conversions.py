@@ -15,7 +15,7 @@ from tokenmem.messages.values import JSONMapping, JSONObject, dump_json
 # What OpenAI's replies hold and its requests do not take (API reference, "Create chat completion").
 ONLY_IN_REPLIES = frozenset({"annotations"})
 
-_MEDIA = ("image_url", "input_audio", "file")
+MEDIA = ("image_url", "input_audio", "file")
 
 
 def has_chat_form(message: Message) -> bool:
@@ -217,7 +217,7 @@ def _chat_part(part: str | JSONObject, *, only_text: bool) -> JSONObject:
 
 def _reply_part(part: JSONObject) -> JSONObject:
     """A part of a reply: a model may answer with media, which no API takes back."""
-    if part.get("type") in _MEDIA:
+    if part.get("type") in MEDIA:
         return {"type": "text", "text": f"[{part['type']}: left out, as it cannot be sent here]"}
     return part
 

@@ -9,7 +9,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tokenmem.messages.conversions import ONLY_IN_REPLIES
+from tokenmem.messages.conversions import MEDIA, ONLY_IN_REPLIES
 from tokenmem.messages.endpoint_rules import (
     DOCUMENTED_KEYS,
     LONGEST_NAME,
@@ -18,7 +18,7 @@ from tokenmem.messages.endpoint_rules import (
 )
 from tokenmem.messages.items import is_item
 from tokenmem.messages.media_text import holds_media, without_media
-from tokenmem.messages.message import MARKS, Message, text_of_parts
+from tokenmem.messages.message import MARKS, Message, is_text_part, text_of_parts
 from tokenmem.messages.values import JSONObject, dump_json
 
 # The patterns that OpenAI's error messages name.
@@ -36,7 +36,6 @@ NO_SIGNATURE = "skip_thought_signature_validator"
 """What stands for a thought signature that is not there (Google, "Thought signatures", FAQ)."""
 
 _CALL_KEYS = {"function": ("name", "arguments"), "custom": ("name", "input")}
-_PART_KEYS = {"image_url": "image_url", "input_audio": "input_audio", "file": "file"}
 
 
 def fitted(message: Message, rules: EndpointRules) -> Message:
@@ -257,7 +256,7 @@ def _part(part: object, rules: EndpointRules, *, is_chat: bool) -> object:
     kind = made.get("type")
     if rules.without and isinstance(kind, str) and isinstance(inner := made.get(kind), dict):
         made[kind] = {key: value for key, value in inner.items() if key not in rules.without}
-    if rules.only_documented and is_chat and kind in ("text", *_PART_KEYS):
+    if rules.only_documented and is_chat and kind in ("text", *MEDIA):
         made = {key: value for key, value in made.items() if key in ("type", kind)}
     text = made.get("text")
     if isinstance(text, str) and holds_media(text):
@@ -266,6 +265,4 @@ def _part(part: object, rules: EndpointRules, *, is_chat: bool) -> object:
 
 
 def _is_text(part: object) -> bool:
-    if isinstance(part, dict):
-        return part.get("type") in ("text", "input_text", "output_text") and isinstance(part.get("text"), str)
-    return isinstance(part, str)
+    return isinstance(part, str) or is_text_part(part)

@@ -329,6 +329,13 @@ def marked_partial(message: Message, rest: JSONObject | None = None) -> Message:
     return marked(message, {PARTIAL: rest or True})
 
 
+def is_text_part(part: object) -> bool:
+    """Whether a content part is a text, in the form of either API."""
+    if not isinstance(part, Mapping) or part.get("type") not in ("text", "input_text", "output_text"):
+        return False
+    return isinstance(part.get("text"), str)
+
+
 def text_of_parts(parts: Sequence[object]) -> str | None:
     """The text among a message's content parts, joined by newlines; None where there is none."""
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]

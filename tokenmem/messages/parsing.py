@@ -25,10 +25,15 @@ from tokenmem.messages.message import (
     split_message,
 )
 from tokenmem.messages.unstorable import ESCAPED, escaped, holds_unstorable, scrubbed, unescaped
-from tokenmem.messages.values import JSONObject, check_json, checked_moment, is_plain
+from tokenmem.messages.values import JSONObject, JSONValue, check_json, checked_moment, is_plain
 
 Unstorable = Literal["refuse", "escape"]
 """What becomes of a message with characters that databases cannot hold (`messages.unstorable`)."""
+
+
+def clean(value: JSONValue, unstorable: Unstorable) -> JSONValue:
+    """A provider's value with U+FFFD for what no database holds, or as it is where that is escaped later."""
+    return scrubbed(value) if unstorable == "refuse" else value
 
 
 class PydanticMessage(Protocol):

@@ -18,7 +18,6 @@ NO_ANSWER = "[no answer]"
 """What stands behind a tool's result where an endpoint wants the model to speak there and it did not."""
 
 _SYSTEM = ("system", "developer")
-_TEXTS = ("text", "input_text", "output_text")
 
 
 def in_order(messages: Sequence[Message], rules: EndpointRules) -> list[Message]:
@@ -45,7 +44,7 @@ def with_pictures_behind(messages: Sequence[Message]) -> list[Message]:
             placed.append(_user_with(waiting))
             waiting = []
         parts = _result_parts(message)
-        pictures = [part for part in parts if not _is_text(part)]
+        pictures = [part for part in parts if not _can_stay(part)]
         if pictures:
             message = _without_pictures(message, parts)
             waiting += pictures
@@ -60,7 +59,7 @@ def _result_parts(message: Message) -> list[object]:
     return parts if isinstance(parts, list) else []
 
 
-def _is_text(part: object) -> bool:
+def _can_stay(part: object) -> bool:
     """Whether a tool's message may hold a part: all but media are text, or named in their place."""
     return not isinstance(part, dict) or part.get("type") not in (
         *("image_url", "input_image", "image", "input_audio", "file", "input_file"),
@@ -69,9 +68,9 @@ def _is_text(part: object) -> bool:
 
 def _without_pictures(message: Message, parts: Sequence[object]) -> Message:
     """A tool's result as text, which says what follows."""
-    kinds = [str(part["type"]) for part in parts if isinstance(part, dict) and not _is_text(part)]
+    kinds = [str(part["type"]) for part in parts if isinstance(part, dict) and not _can_stay(part)]
     note = " ".join(f"[{kind}: in the next message]" for kind in kinds)
-    told = text_of_parts([part for part in parts if _is_text(part)])
+    told = text_of_parts([part for part in parts if _can_stay(part)])
     text = f"{told}\n{note}" if told else note
     taken = ("output", "content")
     payload = {key: value for key, value in (message.payload or {}).items() if key not in taken}

@@ -8,6 +8,7 @@ says so by the mark `ESCAPED` in its payload: others are stored as they come, wh
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tokenmem.messages.values import JSONValue
 
@@ -33,15 +34,20 @@ def holds_unstorable(value: JSONValue) -> bool:
     return False
 
 
+def _in_texts(value: JSONValue, change: Callable[[str], str]) -> JSONValue:
+    """The value with its texts changed, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_in_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {_in_texts(key, change): _in_texts(item, change) for key, item in value.items()}
+    return value
+
+
 def escaped(value: JSONValue) -> JSONValue:
     """The value with its texts, keys included, such that databases hold them; `unescaped` is the way back."""
-    if isinstance(value, str):
-        return _TO_ESCAPE.sub(_sequence_of, value)
-    if isinstance(value, list):
-        return [escaped(item) for item in value]
-    if isinstance(value, dict):
-        return {escaped(key): escaped(item) for key, item in value.items()}
-    return value
+    return _in_texts(value, lambda text: _TO_ESCAPE.sub(_sequence_of, text))
 
 
 def _sequence_of(found: re.Match[str]) -> str:
@@ -50,13 +56,7 @@ def _sequence_of(found: re.Match[str]) -> str:
 
 def unescaped(value: JSONValue) -> JSONValue:
     """The value whose texts were escaped."""
-    if isinstance(value, str):
-        return _SEQUENCE.sub(_character_of, value)
-    if isinstance(value, list):
-        return [unescaped(item) for item in value]
-    if isinstance(value, dict):
-        return {unescaped(key): unescaped(item) for key, item in value.items()}
-    return value
+    return _in_texts(value, lambda text: _SEQUENCE.sub(_character_of, text))
 
 
 def _character_of(found: re.Match[str]) -> str:
@@ -65,15 +65,13 @@ def _character_of(found: re.Match[str]) -> str:
 
 def with_whole_characters(value: JSONValue) -> JSONValue:
     """The value in which two halves of a surrogate pair that stand side by side are their character."""
-    if isinstance(value, str):
-        if value.isascii():
-            return value
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    if isinstance(value, list):
-        return [with_whole_characters(item) for item in value]
-    if isinstance(value, dict):
-        return {with_whole_characters(key): with_whole_characters(item) for key, item in value.items()}
-    return value
+    return _in_texts(value, _with_whole)
+
+
+def _with_whole(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def without_half(text: str) -> str:
@@ -86,12 +84,10 @@ def scrubbed(value: JSONValue) -> JSONValue:
 
     Nothing leads back: this is for what is sent, and for replies that are not to be lost for a NUL.
     """
-    if isinstance(value, str):
-        if value.isascii() and "\0" not in value:
-            return value
-        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [scrubbed(item) for item in value]
-    if isinstance(value, dict):
-        return {scrubbed(key): scrubbed(item) for key, item in value.items()}
-    return value
+    return _in_texts(value, _scrubbed)
+
+
+def _scrubbed(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -149,6 +149,14 @@ def as_json(value: object, levels: int = _RAW_NESTING) -> JSONValue:
     return _text_of(value)
 
 
+def json_or(text: str, otherwise: object) -> JSONValue:
+    """The value that a text is as JSON; `otherwise` where it is none, or nests too deep to be read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return otherwise
+
+
 def json_text(value: object) -> str:
     """The value as text: itself where it is one, else its JSON text."""
     found = as_json(value)

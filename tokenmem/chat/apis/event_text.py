@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokenmem.chat.apis.replies import is_stream, request_id_of
-from tokenmem.messages.values import JSONValue
+from tokenmem.messages.values import JSONValue, json_or
 
 # Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 _LINE_END = re.compile("\r\n|\n|\r")
@@ -27,15 +26,8 @@ def parsed_text(text: str | bytes) -> JSONValue:
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     text = text.lstrip("\ufeff")
-    value = _json_of(text)
+    value = json_or(text, _NO_JSON)
     return (tuple(_events(text)) or None) if value is _NO_JSON else value
-
-
-def _json_of(text: str) -> JSONValue:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return _NO_JSON
 
 
 def _events(text: str) -> Iterator[JSONValue]:
@@ -58,12 +50,12 @@ def _events(text: str) -> Iterator[JSONValue]:
 
 def _data(lines: list[str]) -> Iterator[JSONValue]:
     """The JSON in the data of an event; some servers leave out the empty line between events."""
-    whole = _json_of("\n".join(lines))
+    whole = json_or("\n".join(lines), _NO_JSON)
     for line in ["\n".join(lines)] if whole is not _NO_JSON else lines:
         if line.strip() == _DONE:
             yield _DONE
         elif line.strip():
-            value = _json_of(line)
+            value = json_or(line, _NO_JSON)
             yield line if value is _NO_JSON else value
 
 
@@ -92,7 +84,7 @@ def is_json_stream(answer: object) -> bool:
 
 def body_of(answer: object, content: bytes) -> JSONValue:
     """The JSON in such an answer, or its text."""
-    value = _json_of(content.decode("utf-8", "replace"))
+    value = json_or(content.decode("utf-8", "replace"), _NO_JSON)
     if value is _NO_JSON:
         return content.decode("utf-8", "replace")
     if isinstance(value, dict):

@@ -109,6 +109,11 @@ def code_of(error: object) -> int | str | None:
         return int(error)
     if isinstance(error, int) and not isinstance(error, bool):
         return error
-    if isinstance(error, str) and error not in _NO_CODES and _A_CODE.fullmatch(error):
+    if isinstance(error, str) and error not in _NO_CODES and is_code(error):
         return error
     return None
+
+
+def is_code(value: object) -> bool:
+    """Whether a value can be a status or a provider's code, and is no sentence."""
+    return isinstance(value, (int, str)) and _A_CODE.fullmatch(str(value)) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,9 +9,9 @@ from tokenmem.chat.apis.repeated_calls import without_repeated_calls
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.calls import standard_call
 from tokenmem.messages.message import MARKS, RAW, Message, text_of_parts
-from tokenmem.messages.parsing import Unstorable, parse_marked, parse_message
+from tokenmem.messages.parsing import Unstorable, clean, parse_marked, parse_message
 from tokenmem.messages.unstorable import holds_unstorable, scrubbed, with_whole_characters
-from tokenmem.messages.values import JSONObject, JSONValue, as_json, can_be_stored, json_text
+from tokenmem.messages.values import JSONObject, as_json, can_be_stored, json_or, json_text
 
 _NOTHING = object()
 """In the place of what a message cannot hold."""
@@ -29,10 +28,9 @@ def stored_reply(reply: Mapping[str, object], unstorable: Unstorable) -> Message
     """
     usable, is_all = assistant_message(reply)
     usable = with_whole_characters(with_call_ids(without_repeated_calls(usable)))
-    clean = scrubbed if unstorable == "refuse" else _as_it_is
     if is_all:
         try:
-            return parse_message(clean(usable), unstorable)
+            return parse_message(clean(usable, unstorable), unstorable)
         except InvalidMessage:  # another framework's, and more than one of OpenAI's can say
             pass
     return with_raw(usable, reply, unstorable)
@@ -40,14 +38,14 @@ def stored_reply(reply: Mapping[str, object], unstorable: Unstorable) -> Message
 
 def with_raw(usable: JSONObject, reply: object, unstorable: Unstorable) -> Message:
     """What can be used of a reply, and beside it, in the mark RAW, the reply as it came."""
-    clean = scrubbed if unstorable == "refuse" else _as_it_is
-    marks = {RAW: clean(with_whole_characters(as_json(reply)))}
+    marks = {RAW: clean(with_whole_characters(as_json(reply)), unstorable)}
     try:
-        return parse_marked(clean(usable), marks, unstorable)
+        return parse_marked(clean(usable, unstorable), marks, unstorable)
     except InvalidMessage:
         said = usable.get("content")
         text = said if isinstance(said, str) else text_of_parts(said) if isinstance(said, list) else None
-        return parse_marked(clean({"role": "assistant", "content": text}), marks, unstorable)
+        told = clean({"role": "assistant", "content": text}, unstorable)
+        return parse_marked(told, marks, unstorable)
 
 
 def needs_escapes(reply: object) -> bool:
@@ -71,10 +69,6 @@ def assistant_message(reply: Mapping[str, object]) -> tuple[JSONObject, bool]:
         text = _text_elsewhere(reply)
         message |= {} if text is None else {"content": text}
     return message, is_all
-
-
-def _as_it_is(value: JSONValue) -> JSONValue:
-    return value
 
 
 def _storable(value: object) -> object:
@@ -137,23 +131,16 @@ def _calls(value: object) -> object:
 def listed_calls(value: object) -> Sequence[object]:
     """The calls as a list: some servers send one alone, an object of them, or all as JSON text."""
     if isinstance(value, str):
-        value = _json_of(value)
+        value = json_or(value, None)
     if isinstance(value, Mapping):
         is_call = not value.keys().isdisjoint(_OF_A_CALL)
         return [value] if is_call else list(value.values())
     return value if isinstance(value, (list, tuple)) else []
 
 
-def _json_of(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _call(given: object) -> JSONObject | None:
     """A call that can be stored and answered; None where it is none."""
-    call = _json_of(given) if isinstance(given, str) else given
+    call = json_or(given, None) if isinstance(given, str) else given
     if not isinstance(call, Mapping):
         return None
     made = call if isinstance(call, dict) and can_be_stored(call) else as_json(call)
@@ -171,7 +158,7 @@ def _call(given: object) -> JSONObject | None:
 
 def _called(given: object, beside: Mapping[str, object]) -> JSONObject | None:
     """The function that is called, with its name and arguments."""
-    called = _json_of(given) if isinstance(given, str) else given
+    called = json_or(given, None) if isinstance(given, str) else given
     if isinstance(given, str) and not isinstance(called, dict):  # its name, with the arguments beside it
         called = {"name": given, **{key: beside[key] for key in ("arguments",) if key in beside}}
     if not isinstance(called, dict):

@@ -11,7 +11,7 @@ from tokenmem.chat.apis.replies import Answer
 from tokenmem.chat.apis.usage import Usage, usage_of
 from tokenmem.errors import InvalidMessage, ModelError
 from tokenmem.messages.message import Message, marked_partial, text_of_parts
-from tokenmem.messages.parsing import Unstorable, parse_message
+from tokenmem.messages.parsing import Unstorable, clean, parse_message
 from tokenmem.messages.unstorable import scrubbed, with_whole_characters
 from tokenmem.messages.values import JSONObject, JSONValue, as_json, can_be_stored, json_text
 
@@ -136,7 +136,7 @@ def parsed_item(item: JSONValue, unstorable: Unstorable) -> Message:
         InvalidMessage: it cannot be.
     """
     whole = with_call_id(with_whole_characters(item))
-    return parse_message(scrubbed(whole) if unstorable == "refuse" else whole, unstorable)
+    return parse_message(clean(whole, unstorable), unstorable)
 
 
 def with_call_id(item: JSONValue) -> JSONValue:

@@ -22,7 +22,7 @@ from tokenmem.chat.apis.streamed_item import StreamedItem, is_said
 from tokenmem.chat.apis.usage import Usage, larger, usage_of
 from tokenmem.errors import InvalidMessage
 from tokenmem.messages.message import Message
-from tokenmem.messages.parsing import Unstorable, parse_partial
+from tokenmem.messages.parsing import Unstorable, clean, parse_partial
 from tokenmem.messages.unstorable import holds_unstorable, scrubbed, with_whole_characters, without_half
 from tokenmem.messages.values import JSONObject, JSONValue, as_json, can_be_stored
 
@@ -224,7 +224,7 @@ class ResponseReader:
         begun += [item.begun for item in under_way if item.has_begun]
         if text or begun or stored:  # behind whole items too: the reply is not whole without the mark
             told = with_whole_characters([_under_way(under_way, text), {"items": begun} if begun else {}])
-            message, rest = scrubbed(told) if unstorable == "refuse" else told
+            message, rest = clean(told, unstorable)
             stored.append(parse_partial(message, rest, unstorable))
         return stored
 
